@@ -1,0 +1,28 @@
+"""The method as pure functions on tensors; needs torch and SciPy only."""
+
+from .assign_kd import SetCriterion, assign_kd
+from .boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
+from .classes import class_divergence, foreground_probs, soft_targets, target_entropy
+from .feature_kd import feature_kd, query_quality
+from .logits_kd import logits_kd
+from .matching import match, matching_cost
+from .stages import stage_groups
+
+__all__ = [
+    'SetCriterion',
+    'assign_kd',
+    'clamp_to_image',
+    'class_divergence',
+    'cxcywh_to_xyxy',
+    'feature_kd',
+    'foreground_probs',
+    'iou_and_giou',
+    'logits_kd',
+    'match',
+    'matching_cost',
+    'query_quality',
+    'soft_targets',
+    'stage_groups',
+    'target_entropy',
+    'xyxy_to_cxcywh',
+]

@@ -1,0 +1,79 @@
+"""Class scores of sigmoid heads (K channels) and softmax heads (K + 1 channels, background last)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS = ('sigmoid', 'softmax')
+
+
+def check_activation(activation: str) -> None:
+    """Raise ValueError unless `activation` names a kind of head."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f'activation must be one of {ACTIVATIONS}, got {activation!r}')
+
+
+def foreground_probs(logits: Tensor, activation: str) -> Tensor:
+    """Probability of each foreground class, (..., C) logits -> (..., K)."""
+    check_activation(activation)
+    return logits.sigmoid() if activation == 'sigmoid' else logits.softmax(-1)[..., :-1]
+
+
+def soft_targets(teacher_logits: Tensor, teacher_activation: str, student_activation: str) -> Tensor:
+    """The teacher's class scores as soft labels for the student's kind of head.
+
+    Convention: a sigmoid student gets K independent probabilities, a softmax student a distribution
+    over K + 1 classes with the background last. From sigmoid scores p to a distribution: the
+    foreground holds max p, shared out in proportion to p; the rest is background.
+
+    Args:
+        teacher_logits: (..., C_t); C_t = K for sigmoid, K + 1 for softmax.
+        teacher_activation: 'sigmoid' or 'softmax'.
+        student_activation: 'sigmoid' or 'softmax'.
+
+    Returns:
+        (..., C_s) in [0, 1]; sums to 1 for a softmax student. Detached.
+    """
+    check_activation(student_activation)
+    probs = foreground_probs(teacher_logits.detach(), teacher_activation)
+    if student_activation == 'sigmoid':
+        return probs
+    if teacher_activation == 'softmax':
+        return teacher_logits.detach().softmax(-1)
+    best = probs.amax(-1, keepdim=True)
+    share = probs / probs.sum(-1, keepdim=True).clamp(min=torch.finfo(probs.dtype).tiny)
+    return torch.cat((best * share, 1 - best), dim=-1)
+
+
+def target_entropy(targets: Tensor, activation: str) -> Tensor:
+    """Entropy of soft labels (..., C) -> (...), in nats: the floor of their cross entropy."""
+    check_activation(activation)
+    entropy = -torch.xlogy(targets, targets)
+    if activation == 'sigmoid':
+        entropy = entropy - torch.xlogy(1 - targets, 1 - targets)
+    return entropy.sum(-1)
+
+
+def cross_entropy(student_logits: Tensor, targets: Tensor, activation: str) -> Tensor:
+    """Cross entropy with soft labels, summed over the classes: (..., C), (..., C) -> (...)."""
+    check_activation(activation)
+    if activation == 'softmax':
+        return -(targets * student_logits.log_softmax(-1)).sum(-1)
+    return (F.softplus(student_logits) - targets * student_logits).sum(-1)
+
+
+def class_divergence(student_logits: Tensor, targets: Tensor, activation: str) -> Tensor:
+    """Cross entropy of the student under soft labels minus its floor, the labels' own entropy.
+
+    Source: the classification term of DETRDistill, Eq. 3. With soft labels plain BCE never nears 0;
+    subtracting the constant changes no gradient and gives a curve that does.
+
+    Args:
+        student_logits: (..., C).
+        targets: (..., C) soft labels from `soft_targets`.
+        activation: the student's, 'sigmoid' (binary, summed over classes) or 'softmax'.
+
+    Returns:
+        (...), >= 0 up to rounding, 0 exactly where the student's scores equal the targets.
+    """
+    return cross_entropy(student_logits, targets, activation) - target_entropy(targets, activation)

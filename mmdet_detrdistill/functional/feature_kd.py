@@ -1,0 +1,192 @@
+"""Target-aware feature distillation.
+
+A mask per query, (B, N, H, W), is never built: both forms of the method are linear or quadratic in
+the queries, so the sum over queries moves inside and leaves (B, C) or (B, C, C).
+"""
+
+from typing import Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .boxes import cxcywh_to_xyxy, iou_and_giou
+
+SIMILARITIES = ('dot', 'cosine')
+MASKS = ('per_query', 'summed')
+QUALITIES = ('matched_iou', 'max_iou')
+PRESETS = {
+    'paper': dict(
+        similarity='dot', mask='per_query', quality='matched_iou', stages='last', source='encoder',
+        exclude_padding=True,
+    ),
+    'released': dict(
+        similarity='cosine', mask='summed', quality='max_iou', stages='all', source='neck',
+        exclude_padding=False,
+    ),
+}  # fmt: skip
+
+
+@torch.no_grad()
+def query_quality(
+    teacher_probs: Tensor,
+    teacher_boxes: Tensor,
+    gt_boxes: Sequence[Tensor],
+    assignment: Optional[Tensor] = None,
+    *,
+    quality: str = 'matched_iou',
+    gamma: float = 0.5,
+    topk: int = 100,
+) -> Tensor:
+    """How far each teacher query can be trusted, the weight of its mask.
+
+    Source: DETRDistill, Eq. 8, q = c^gamma * IoU^(1 - gamma) ('matched_iou': c is the best class
+    score, IoU is with the object of the teacher's own assignment, unassigned queries get 0).
+    Deviation: gamma is not printed (0.5 here). The released code ('max_iou') takes the best `topk`
+    (query, class) scores of an image times the best IoU with any object.
+    An image without objects uses the scores alone, in both forms.
+
+    Args:
+        teacher_probs: (L, B, N, K) foreground class probabilities.
+        teacher_boxes: (L, B, N, 4), cxcywh in [0, 1].
+        gt_boxes: per image (M_b, 4), cxcywh in [0, 1].
+        assignment: (L, B, N) int64, the object of each query or -1; 'matched_iou' needs it.
+        quality: 'matched_iou' or 'max_iou'.
+        gamma: exponent of the score in Eq. 8.
+        topk: how many (query, class) scores 'max_iou' keeps.
+
+    Returns:
+        (L, B, N), >= 0; at most 1 for 'matched_iou'. No gradient.
+
+    Raises:
+        ValueError: unknown quality, or 'matched_iou' without an assignment.
+    """
+    if quality not in QUALITIES:
+        raise ValueError(f'quality must be one of {QUALITIES}, got {quality!r}')
+    if quality == 'matched_iou':
+        if assignment is None:
+            raise ValueError("quality 'matched_iou' needs the teacher's assignment")
+        scores = teacher_probs.amax(-1)
+    else:
+        scores = _topk_scores(teacher_probs, topk)
+    weights = torch.zeros_like(scores)
+    corners = cxcywh_to_xyxy(teacher_boxes)
+    for image, objects in enumerate(gt_boxes):
+        if objects.shape[0] == 0:
+            weights[:, image] = scores[:, image]
+            continue
+        iou, _ = iou_and_giou(corners[:, image].unsqueeze(-2), cxcywh_to_xyxy(objects))
+        if quality == 'max_iou':
+            weights[:, image] = scores[:, image] * iou.amax(-1)
+            continue
+        found = assignment[:, image]
+        own_iou = iou.gather(-1, found.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        value = scores[:, image] ** gamma * own_iou ** (1 - gamma)  # Eq. 8
+        weights[:, image] = value.masked_fill(found < 0, 0)
+    return weights
+
+
+def feature_kd(
+    student_feats: Sequence[Tensor],
+    teacher_feats: Sequence[Tensor],
+    teacher_queries: Tensor,
+    quality: Tensor,
+    valid_masks: Optional[Sequence[Tensor]] = None,
+    *,
+    similarity: str = 'dot',
+    mask: str = 'per_query',
+) -> Tensor:
+    """Make the student's features equal the teacher's where the teacher's queries look.
+
+    Source: DETRDistill, Eq. 7 (mask psi_i = F_T . Q_i) and Eq. 9
+    sum_i q_i / (M d H W) * || psi_i * (F_T - phi(F_S)) ||^2, with M = N_t queries ('per_query').
+    Deviation: padded pixels are left out and H W counts valid pixels, levels are summed, images
+    averaged. The released code ('summed', 'cosine') sums the masks first, clamps them at 0.01,
+    divides by their maximum, and takes the mean squared error of the masked features.
+
+    Convention: phi is applied by the caller; both sides have the teacher's C channels. Masks and the
+    teacher carry no gradient.
+
+    Args:
+        student_feats: per level (B, C, H, W).
+        teacher_feats: per level (B, C, H, W), same sizes.
+        teacher_queries: (L, B, N, C) decoder outputs; stages are summed, the caller picks them.
+        quality: (L, B, N), see `query_quality`.
+        valid_masks: per level (B, H, W) bool, True = a pixel of the image. None: all.
+        similarity: 'dot' or 'cosine'.
+        mask: 'per_query' or 'summed'.
+
+    Returns:
+        0-d tensor >= 0, 0 when the features are equal.
+
+    Raises:
+        ValueError: unknown option, or shapes that differ, naming the level.
+    """
+    if similarity not in SIMILARITIES:
+        raise ValueError(f'similarity must be one of {SIMILARITIES}, got {similarity!r}')
+    if mask not in MASKS:
+        raise ValueError(f'mask must be one of {MASKS}, got {mask!r}')
+    _check_shapes(student_feats, teacher_feats, teacher_queries)
+    queries = teacher_queries.detach()
+    if similarity == 'cosine':
+        queries = F.normalize(queries, dim=-1)
+    # The only place where the number of queries appears: (L, B, N, C) -> (B, C, C) or (L, B, C).
+    if mask == 'per_query':
+        moments = torch.einsum('lbn,lbnc,lbnd->bcd', quality, queries, queries) / queries.shape[2]
+    else:
+        moments = torch.einsum('lbn,lbnc->lbc', quality, queries)
+
+    total = student_feats[0].new_zeros(())
+    for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
+        teacher = teacher.detach()
+        valid = None if valid_masks is None else valid_masks[level].to(teacher.dtype).flatten(1)
+        pixels = teacher.flatten(2)  # (B, C, HW)
+        looked_at = F.normalize(pixels, dim=1) if similarity == 'cosine' else pixels
+        if mask == 'per_query':  # sum_i q_i (F . Q_i)^2 = F^T (sum_i q_i Q_i Q_i^T) F
+            attention = (looked_at * (moments @ looked_at)).sum(1)
+        else:
+            attention = _summed_attention(torch.einsum('lbc,bcp->lbp', moments, looked_at), valid)
+        error = (pixels - student.flatten(2)).square().mean(1)  # || . ||^2 / d, (B, HW)
+        if valid is None:
+            total = total + (attention * error).mean()
+        else:
+            per_image = (attention * error * valid).sum(1) / valid.sum(1).clamp(min=1)
+            total = total + per_image.mean()
+    return total
+
+
+def _summed_attention(masks: Tensor, valid: Optional[Tensor]) -> Tensor:
+    """Released form, (L, B, HW) sums of cosines -> (B, HW) sum over stages of m^2."""
+    masks = masks.clamp(min=0.01)
+    if valid is not None:
+        masks = masks * valid
+    peak = masks.amax(-1, keepdim=True).clamp(min=0.01)
+    return (masks / peak).square().sum(0)
+
+
+def _topk_scores(probs: Tensor, topk: int) -> Tensor:
+    """(L, B, N, K) -> (L, B, N): sum of a query's scores among the image's best `topk`."""
+    flat = probs.flatten(2)
+    values, indices = flat.topk(min(topk, flat.shape[-1]), dim=-1)
+    kept = torch.zeros_like(flat).scatter(-1, indices, values)
+    return kept.view_as(probs).sum(-1)
+
+
+def _check_shapes(
+    student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], queries: Tensor
+) -> None:
+    if len(student_feats) != len(teacher_feats) or not student_feats:
+        raise ValueError(
+            f'got {len(student_feats)} student and {len(teacher_feats)} teacher feature levels'
+        )
+    for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
+        if student.shape != teacher.shape:
+            raise ValueError(
+                f'feature level {level}: student {tuple(student.shape)}, '
+                f'teacher {tuple(teacher.shape)}; bring the student to the teacher first (phi)'
+            )
+        if teacher.shape[1] != queries.shape[-1]:
+            raise ValueError(
+                f'feature level {level} has {teacher.shape[1]} channels, '
+                f'the teacher queries {queries.shape[-1]}'
+            )
