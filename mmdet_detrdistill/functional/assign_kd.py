@@ -77,7 +77,8 @@ def assign_kd(
     Args:
         student_logits: (L_s, B, N, C), the student's predictions for the teacher's N queries.
         student_boxes: (L_s, B, N, 4), cxcywh in [0, 1].
-        assignment: (L_t, B, N) int64, the object of each query, or -1 for background.
+        assignment: (L_t, B, N) int64, the object of each query, -1 for background, -2 for a query
+            that takes no part.
         gt_labels: per image (M_b,) in [0, K).
         gt_boxes: per image (M_b, 4), cxcywh in [0, 1].
         num_classes: K, the background label; None: C.
@@ -126,6 +127,7 @@ def _set_loss(
     """One stage: (B, N, C), (B, N, 4), (B, N) -> 0-d terms."""
     if query_mask is None:
         query_mask = torch.ones_like(assignment, dtype=torch.bool)
+    query_mask = query_mask & (assignment > -2)
     positive = (assignment >= 0) & query_mask
     labels = torch.full_like(assignment, background)
     goals = torch.zeros_like(boxes)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou
 from .classes import class_divergence, soft_targets, target_entropy
-from .matching import match, matching_cost
+from .matching import match, matching_cost, name_non_finite
 from .stages import add_terms, stage_groups
 
 MATCHINGS = ('separate', 'joint')
@@ -106,10 +106,9 @@ def logits_kd(
         try:
             matched = match(cost, rows, matched_mask[teacher_stages])
         except ValueError as error:
-            sides = dict(
-                student=(student_logits, student_boxes), teacher=(teacher_logits, teacher_boxes)
-            )
-            raise ValueError(f'{error}; {_not_finite(sides)}') from error
+            found = name_non_finite('student', student_logits, student_boxes)
+            found = found or name_non_finite('teacher', teacher_logits, teacher_boxes)
+            raise ValueError(f'{error}: {found or "the costs overflowed"}') from error
         for index, scale in enumerate(scales):
             student, teacher = student_stages[index], teacher_stages[index]
             terms = _pair_terms(
@@ -177,14 +176,3 @@ def _flatten_groups(
 def _check_option(name: str, value: str, valid: Tuple[str, ...]) -> None:
     if value not in valid:
         raise ValueError(f'{name} must be one of {valid}, got {value!r}')
-
-
-def _not_finite(sides: Dict[str, Tuple[Tensor, Tensor]]) -> str:
-    """Say where the first NaN or Inf of the predictions lies."""
-    for side, tensors in sides.items():
-        for name, tensor in zip(('logits', 'boxes'), tensors):
-            bad = (~torch.isfinite(tensor)).flatten(2).any(-1).nonzero()
-            if bad.shape[0]:
-                stage, image = bad[0].tolist()
-                return f'the {side} {name} of stage {stage}, image {image} are not finite'
-    return 'all predictions are finite, so the cost overflowed'

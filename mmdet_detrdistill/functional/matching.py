@@ -91,5 +91,15 @@ def match(
     return torch.from_numpy(matched).to(cost.device)
 
 
+def name_non_finite(side: str, logits: Tensor, boxes: Tensor) -> Optional[str]:
+    """Where predictions (L, B, N, .) of 'student' or 'teacher' are NaN or Inf; None if nowhere."""
+    for name, tensor in (('logits', logits), ('boxes', boxes)):
+        bad = (~torch.isfinite(tensor)).flatten(2).any(-1).nonzero()
+        if bad.shape[0]:
+            stage, image = bad[0].tolist()
+            return f'{side} {name} are not finite at stage {stage}, image {image}'
+    return None
+
+
 def _as_numpy(mask: Optional[Tensor], shape: tuple) -> np.ndarray:
     return np.ones(shape, dtype=bool) if mask is None else mask.cpu().numpy()

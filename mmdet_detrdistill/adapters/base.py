@@ -1,0 +1,224 @@
+"""Walk a DETR-like detector stage by stage; nothing is patched and no hook is set."""
+
+import inspect
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from mmdet.models.losses import QualityFocalLoss
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ..functional.assign_kd import SetCriterion
+from ..functional.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from ..functional.matching import name_non_finite
+from .outputs import DecoderOutputs, EncoderState, Walk
+
+STAGES = ('extract_feat', 'pre_transformer', 'forward_encoder', 'pre_decoder', 'forward_decoder')
+
+
+class DetectorAdapter:
+    """Walks any detector that follows MMDetection's `DetectionTransformer`.
+
+    `encode`, `decode` and `task_loss` in a row equal `detector.loss` bit for bit. DETR, Conditional,
+    DAB, Deformable (all three forms) and DINO need nothing else.
+
+    Args:
+        detector: a built MMDetection detector, teacher or student.
+        side: 'student' or 'teacher', for messages.
+
+    Raises:
+        TypeError: the detector lacks a stage; the message names it.
+    """
+
+    def __init__(self, detector: nn.Module, side: str = 'student') -> None:
+        missing = [name for name in STAGES if not callable(getattr(detector, name, None))]
+        head = getattr(detector, 'bbox_head', None)
+        missing += [f'bbox_head.{n}' for n in ('forward', 'loss_by_feat') if not hasattr(head, n)]
+        if missing:
+            raise TypeError(
+                f'{side} {type(detector).__name__} is not a DETR-like detector: it has no '
+                f'{", ".join(missing)}. Register an adapter for it with '
+                f"@register_adapter('{type(detector).__name__}')."
+            )
+        self.detector = detector
+        self.side = side
+
+    @property
+    def head(self) -> nn.Module:
+        return self.detector.bbox_head
+
+    @property
+    def activation(self) -> str:
+        """'sigmoid' or 'softmax', how the head's class logits are to be read."""
+        return 'sigmoid' if self.head.loss_cls.use_sigmoid else 'softmax'
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.head.num_classes)
+
+    @property
+    def embed_dims(self) -> int:
+        """D, the width of features, memory and queries."""
+        return int(self.detector.embed_dims)
+
+    def walk(self, images: Tensor, samples: List[Any]) -> Walk:
+        """All stages up to the head's outputs for images (B, 3, H, W)."""
+        state = self.encode(images, samples)
+        return Walk(state, self.decode(state))
+
+    def encode(self, images: Tensor, samples: List[Any]) -> EncoderState:
+        """Backbone, neck, encoder and the making of queries.
+
+        Args:
+            images: (B, 3, H, W) preprocessed and padded.
+            samples: B `DetDataSample`s.
+        """
+        detector = self.detector
+        features = detector.extract_feat(images)
+        encoder_inputs, decoder_inputs = detector.pre_transformer(features, samples)
+        encoder_outputs = detector.forward_encoder(**encoder_inputs)
+        extra = {}
+        if 'batch_data_samples' in inspect.signature(detector.pre_decoder).parameters:
+            extra['batch_data_samples'] = samples
+        queries, head_inputs = detector.pre_decoder(**encoder_outputs, **extra)
+        if 'spatial_shapes' not in encoder_inputs:  # single-scale detectors read the last map
+            features = features[-1:]
+        return EncoderState(
+            features=tuple(features),
+            memory=encoder_outputs['memory'],
+            padding_mask=encoder_inputs['feat_mask'],
+            decoder_inputs={**decoder_inputs, **queries},
+            head_inputs=head_inputs,
+        )
+
+    def decode(
+        self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None
+    ) -> DecoderOutputs:
+        """Decoder and head, with the detector's own queries or with others.
+
+        Args:
+            state: from `encode`.
+            queries: entries of the decoder's inputs to replace (`query`, `query_pos`,
+                `reference_points`, each (B, N, .)); the denoising group is left out then.
+        """
+        inputs = state.decoder_inputs
+        num_denoising = (state.head_inputs.get('dn_meta') or {}).get('num_denoising_queries', 0)
+        if queries is not None:
+            inputs = {**inputs, **queries}
+            if 'dn_mask' in inputs:
+                inputs['dn_mask'] = None
+            num_denoising = 0
+        decoded = self.detector.forward_decoder(**inputs)
+        return self._outputs(decoded, self.head(**decoded), slice(num_denoising, None))
+
+    def _outputs(
+        self,
+        decoded: Dict[str, Any],
+        predicted: Tuple[Tensor, ...],
+        kept: slice,
+        query_mask: Optional[Tensor] = None,
+    ) -> DecoderOutputs:
+        logits, boxes = (tensor[:, :, kept] for tensor in predicted[:2])
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return DecoderOutputs(
+            hidden_states=decoded['hidden_states'][:, :, kept],
+            logits=logits.to(dtype),
+            boxes=boxes.to(dtype),
+            query_mask=query_mask,
+            decoder_outputs=decoded,
+            head_outputs=predicted,
+        )
+
+    def task_loss(self, walk: Walk, samples: List[Any]) -> Dict[str, Tensor]:
+        """The detector's own losses, named as `detector.loss` names them."""
+        inputs = walk.state.head_inputs
+        arguments = list(walk.outputs.head_outputs)
+        if 'enc_outputs_class' in inputs:
+            arguments += [inputs['enc_outputs_class'], inputs['enc_outputs_coord']]
+        arguments += [[s.gt_instances for s in samples], [s.metainfo for s in samples]]
+        if 'dn_meta' in inputs:
+            arguments.append(inputs['dn_meta'])
+        return self._explained(walk.outputs, samples, self.head.loss_by_feat, *arguments)
+
+    @torch.no_grad()
+    def assign(self, outputs: DecoderOutputs, samples: List[Any]) -> Tensor:
+        """The detector's own Hungarian assignment of its queries to the ground truth.
+
+        Returns:
+            (L, B, N) int64: index of the object, -1 for background, -2 where `query_mask` is off.
+
+        Raises:
+            AttributeError: the head was built without `train_cfg.assigner`.
+            ValueError: NaN or Inf in the predictions, naming stage and image.
+        """
+        if not hasattr(self.head, 'assigner'):
+            raise AttributeError(f'{self.side}: bbox_head has no assigner; give it train_cfg.assigner')
+        return self._explained(outputs, samples, self._assign, outputs, samples)
+
+    def _assign(self, outputs: DecoderOutputs, samples: List[Any]) -> Tensor:
+        num_stages, num_images = outputs.logits.shape[:2]
+        assignment = outputs.logits.new_full(outputs.logits.shape[:3], -2, dtype=torch.long)
+        corners = cxcywh_to_xyxy(outputs.boxes)
+        for image in range(num_images):
+            sample = samples[image]
+            height, width = sample.metainfo['img_shape'][:2]
+            boxes_abs_xyxy = corners[:, image] * corners.new_tensor([width, height, width, height])
+            for stage in range(num_stages):
+                rows = slice(None) if outputs.query_mask is None else outputs.query_mask[stage, image]
+                result = self.head.assigner.assign(
+                    pred_instances=InstanceData(
+                        scores=outputs.logits[stage, image][rows],
+                        bboxes=boxes_abs_xyxy[stage][rows],
+                    ),
+                    gt_instances=sample.gt_instances,
+                    img_meta=sample.metainfo,
+                )
+                assignment[stage, image, rows] = result.gt_inds - 1
+        return assignment
+
+    def criterion(self) -> SetCriterion:
+        """The head's own three loss terms, for `functional.assign_kd`."""
+        head = self.head
+
+        def classify(logits: Tensor, labels: Tensor, iou: Tensor, weights: Tensor, avg: Tensor):
+            target = (labels, iou) if isinstance(head.loss_cls, QualityFocalLoss) else labels
+            return head.loss_cls(logits, target, weights, avg_factor=avg)
+
+        return SetCriterion(
+            cls=classify,
+            bbox=lambda boxes, goals, weights, avg: head.loss_bbox(
+                boxes, goals, weights, avg_factor=avg
+            ),
+            iou=lambda boxes, goals, weights, avg: head.loss_iou(
+                boxes, goals, weights, avg_factor=avg
+            ),
+            background_weight=float(head.bg_cls_weight),
+        )
+
+    def _explained(self, outputs: DecoderOutputs, samples: List[Any], call: Any, *args: Any) -> Any:
+        """Run `call`; a failed matching is reported with side, stage and picture."""
+        try:
+            return call(*args)
+        except ValueError as error:
+            found = name_non_finite(self.side, outputs.logits, outputs.boxes)
+            if found is None:
+                raise
+            raise ValueError(f'{found} of {picture_names(samples)}') from error
+
+
+def picture_names(samples: List[Any]) -> str:
+    """The batch's pictures in order, for messages."""
+    return ', '.join(str(s.metainfo.get('img_path', '(no path)')) for s in samples)
+
+
+def ground_truth(samples: List[Any]) -> Tuple[List[Tensor], List[Tensor], Tensor]:
+    """Labels (M_b,), boxes (M_b, 4) cxcywh in [0, 1] per image, and image sizes (B, 2), (h, w)."""
+    labels, boxes, sizes = [], [], []
+    for sample in samples:
+        height, width = sample.metainfo['img_shape'][:2]
+        objects = sample.gt_instances
+        corners = objects.bboxes / objects.bboxes.new_tensor([width, height, width, height])
+        labels.append(objects.labels)
+        boxes.append(xyxy_to_cxcywh(corners))
+        sizes.append(objects.bboxes.new_tensor([height, width]))
+    return labels, boxes, torch.stack(sizes)

@@ -1,0 +1,8 @@
+"""Distillation losses: thin registered modules around `functional`."""
+
+from .assign_kd import AssignKDLoss
+from .base import DistillLoss
+from .feature_kd import FeatureKDLoss
+from .logits_kd import LogitsKDLoss
+
+__all__ = ['AssignKDLoss', 'DistillLoss', 'FeatureKDLoss', 'LogitsKDLoss']

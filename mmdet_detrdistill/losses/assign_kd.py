@@ -1,0 +1,81 @@
+"""Module of `functional.assign_kd`."""
+
+from typing import Any, Dict, Optional
+
+from mmdet.registry import TASK_UTILS
+from torch import Tensor
+
+from ..functional.assign_kd import PRESETS, assign_kd
+from ..pair import DistillPair
+from ..registration import register
+from .base import DistillLoss, reduce_count
+
+ASSIGNMENTS = ('teacher', 'student')
+
+
+@register('MODELS')
+class AssignKDLoss(DistillLoss):
+    """Query-prior assignment distillation, see `functional.assign_kd`.
+
+    The terms are the student's own detection losses on the teacher's queries.
+
+    Args:
+        loss_weight: factor of all terms.
+        preset: 'paper' or 'released'.
+        assignment: 'teacher' keeps the teacher's assignment to the ground truth, 'student' matches
+            the student's predictions anew.
+        references: whose reference points go along, see `TeacherQueryInjection`.
+        pairing: teacher stages of a student stage, see `stage_groups`.
+        injection: config of a registered injection rule; None: `TeacherQueryInjection`.
+
+    Raises:
+        ValueError: unknown option, or `references` beside an `injection` of one's own.
+    """
+
+    replays = True
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        preset: str = 'paper',
+        assignment: Optional[str] = None,
+        references: Optional[str] = None,
+        pairing: str = 'group',
+        injection: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        super().__init__(
+            loss_weight, preset, PRESETS, assignment=assignment, references=references
+        )
+        if self.options['assignment'] not in ASSIGNMENTS:
+            raise ValueError(
+                f'AssignKDLoss: assignment must be one of {ASSIGNMENTS}, '
+                f'got {self.options["assignment"]!r}'
+            )
+        if injection is None:
+            injection = dict(type='TeacherQueryInjection', references=self.options['references'])
+        elif references is not None:
+            raise ValueError('AssignKDLoss: give `references` inside `injection`, not beside it')
+        self.pairing = pairing
+        self.injection = TASK_UTILS.build(injection)
+
+    def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
+        outputs = pair.replay(self.injection)
+        if self.options['assignment'] == 'teacher':
+            assignment = pair.teacher_assignment
+        else:
+            assignment = pair.student.assign(outputs, pair.samples)
+        labels, boxes, sizes = pair.ground_truth
+        terms = assign_kd(
+            outputs.logits,
+            outputs.boxes,
+            assignment,
+            labels,
+            boxes,
+            num_classes=pair.student.num_classes,
+            criterion=pair.student.criterion(),
+            image_sizes=sizes,
+            query_mask=outputs.query_mask,
+            pairing=self.pairing,
+            reduce=reduce_count,
+        )
+        return {name: self.loss_weight * value for name, value in terms.items()}

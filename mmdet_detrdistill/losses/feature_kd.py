@@ -1,0 +1,134 @@
+"""Module of `functional.feature_kd`."""
+
+from typing import Dict, List, Optional, Tuple
+
+from torch import Tensor, nn
+
+from ..adapters import DetectorAdapter
+from ..functional.classes import foreground_probs
+from ..functional.feature_kd import MASKS, PRESETS, QUALITIES, SIMILARITIES, feature_kd, query_quality
+from ..pair import DistillPair
+from ..registration import register
+from .base import DistillLoss
+
+CHOICES = dict(
+    similarity=SIMILARITIES,
+    mask=MASKS,
+    quality=QUALITIES,
+    stages=('last', 'all'),
+    source=('encoder', 'neck'),
+)
+
+
+@register('MODELS')
+class FeatureKDLoss(DistillLoss):
+    """Target-aware feature distillation, see `functional.feature_kd` and `query_quality`.
+
+    A learned 1 x 1 convolution (phi of Eq. 9) brings the student's channels to the teacher's when
+    they differ. Levels are paired by their map size, that is by their stride.
+
+    Args:
+        loss_weight: factor.
+        preset: 'paper' or 'released'.
+        stages: decoder stages whose queries make masks, 'last' or 'all'.
+        source: distilled maps, 'encoder' output or 'neck' output.
+        exclude_padding: leave padded pixels out.
+
+    Raises:
+        ValueError: unknown option value.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        preset: str = 'paper',
+        similarity: Optional[str] = None,
+        mask: Optional[str] = None,
+        quality: Optional[str] = None,
+        gamma: float = 0.5,
+        topk: int = 100,
+        stages: Optional[str] = None,
+        source: Optional[str] = None,
+        exclude_padding: Optional[bool] = None,
+    ) -> None:
+        super().__init__(
+            loss_weight,
+            preset,
+            PRESETS,
+            similarity=similarity,
+            mask=mask,
+            quality=quality,
+            gamma=gamma,
+            topk=topk,
+            stages=stages,
+            source=source,
+            exclude_padding=exclude_padding,
+        )
+        for name, valid in CHOICES.items():
+            if self.options[name] not in valid:
+                raise ValueError(
+                    f'FeatureKDLoss: {name} must be one of {valid}, got {self.options[name]!r}'
+                )
+        self.phi: nn.Module = nn.Identity()
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        if student.embed_dims != teacher.embed_dims:
+            self.phi = nn.Conv2d(student.embed_dims, teacher.embed_dims, kernel_size=1)
+
+    def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
+        options = self.options
+        student, teacher = pair.student_walk, pair.teacher_walk
+        levels = paired_levels(student.state.sizes, teacher.state.sizes)
+        if options['source'] == 'encoder':
+            student_maps, teacher_maps = student.state.memory_maps(), teacher.state.memory_maps()
+        else:
+            student_maps, teacher_maps = student.state.features, teacher.state.features
+        valid = teacher.state.valid_masks() if options['exclude_padding'] else None
+        picked = slice(-1, None) if options['stages'] == 'last' else slice(None)
+
+        outputs = teacher.outputs
+        _, gt_boxes, _ = pair.ground_truth
+        matched = options['quality'] == 'matched_iou'
+        weights = query_quality(
+            foreground_probs(outputs.logits[picked], pair.teacher.activation),
+            outputs.boxes[picked],
+            gt_boxes,
+            pair.teacher_assignment[picked] if matched else None,
+            quality=options['quality'],
+            gamma=options['gamma'],
+            topk=options['topk'],
+        )
+        if outputs.query_mask is not None:
+            weights = weights * outputs.query_mask[picked]
+        value = feature_kd(
+            [self.phi(student_maps[own]) for own, _ in levels],
+            [teacher_maps[other] for _, other in levels],
+            outputs.hidden_states[picked],
+            weights.to(outputs.hidden_states.dtype),
+            None if valid is None else [valid[other] for _, other in levels],
+            similarity=options['similarity'],
+            mask=options['mask'],
+        )
+        return {'': self.loss_weight * value}
+
+
+def paired_levels(
+    student_sizes: Tuple[Tuple[int, int], ...], teacher_sizes: Tuple[Tuple[int, int], ...]
+) -> List[Tuple[int, int]]:
+    """Levels of equal (H, W), that is of equal stride: (student level, teacher level) pairs.
+
+    Raises:
+        ValueError: no level is shared.
+    """
+    pairs = [
+        (own, other)
+        for own, size in enumerate(student_sizes)
+        for other, other_size in enumerate(teacher_sizes)
+        if size == other_size
+    ]
+    if not pairs:
+        raise ValueError(
+            f'no feature level of equal stride: student maps are {list(student_sizes)}, teacher '
+            f'maps {list(teacher_sizes)} (H, W). Set loss_feature_kd=None or change a neck.'
+        )
+    return pairs

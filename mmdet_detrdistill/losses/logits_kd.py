@@ -1,0 +1,64 @@
+"""Module of `functional.logits_kd`."""
+
+from typing import Dict, Optional
+
+from torch import Tensor
+
+from ..functional.logits_kd import PRESETS, logits_kd
+from ..pair import DistillPair
+from ..registration import register
+from .base import DistillLoss, reduce_count
+
+
+@register('MODELS')
+class LogitsKDLoss(DistillLoss):
+    """Hungarian-matching logits distillation, see `functional.logits_kd` for every option.
+
+    Args:
+        loss_weight: factor of all terms.
+        preset: 'paper' (separate, boxes only for negatives) or 'released' (joint, class for all).
+    """
+
+    statistics = ('entropy',)
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        preset: str = 'paper',
+        matching: Optional[str] = None,
+        negative_cls: Optional[bool] = None,
+        pairing: str = 'group',
+        group_reduction: str = 'mean',
+        cls_weight: float = 1.0,
+        bbox_weight: float = 5.0,
+        giou_weight: float = 2.0,
+    ) -> None:
+        super().__init__(
+            loss_weight,
+            preset,
+            PRESETS,
+            matching=matching,
+            negative_cls=negative_cls,
+            pairing=pairing,
+            group_reduction=group_reduction,
+            cls_weight=cls_weight,
+            bbox_weight=bbox_weight,
+            giou_weight=giou_weight,
+        )
+
+    def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
+        student, teacher = pair.student_walk.outputs, pair.teacher_walk.outputs
+        terms = logits_kd(
+            student.logits,
+            student.boxes,
+            teacher.logits,
+            teacher.boxes,
+            pair.teacher_assignment >= 0,
+            student_activation=pair.student.activation,
+            teacher_activation=pair.teacher.activation,
+            student_mask=student.query_mask,
+            teacher_mask=teacher.query_mask,
+            reduce=reduce_count,
+            **self.options,
+        )
+        return {name: self.loss_weight * value for name, value in terms.items()}
