@@ -6,11 +6,11 @@ from mmdet.registry import TASK_UTILS
 from torch import Tensor
 
 from ..functional.assign_kd import PRESETS, assign_kd
+from ..functional.stages import PAIRINGS
+from ..injection.teacher_queries import REFERENCES
 from ..pair import DistillPair
 from ..registration import register
 from .base import DistillLoss, reduce_count
-
-ASSIGNMENTS = ('teacher', 'student')
 
 
 @register('MODELS')
@@ -29,10 +29,13 @@ class AssignKDLoss(DistillLoss):
         injection: config of a registered injection rule; None: `TeacherQueryInjection`.
 
     Raises:
-        ValueError: unknown option, or `references` beside an `injection` of one's own.
+        ValueError: `references` beside an `injection` of one's own.
     """
 
     replays = True
+    choices = dict(
+        assignment=('teacher', 'student'), references=REFERENCES, pairing=PAIRINGS
+    )
 
     def __init__(
         self,
@@ -44,18 +47,17 @@ class AssignKDLoss(DistillLoss):
         injection: Optional[Dict[str, Any]] = None,
     ) -> None:
         super().__init__(
-            loss_weight, preset, PRESETS, assignment=assignment, references=references
+            loss_weight,
+            preset,
+            PRESETS,
+            assignment=assignment,
+            references=references,
+            pairing=pairing,
         )
-        if self.options['assignment'] not in ASSIGNMENTS:
-            raise ValueError(
-                f'AssignKDLoss: assignment must be one of {ASSIGNMENTS}, '
-                f'got {self.options["assignment"]!r}'
-            )
         if injection is None:
             injection = dict(type='TeacherQueryInjection', references=self.options['references'])
         elif references is not None:
             raise ValueError('AssignKDLoss: give `references` inside `injection`, not beside it')
-        self.pairing = pairing
         self.injection = TASK_UTILS.build(injection)
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
@@ -75,7 +77,7 @@ class AssignKDLoss(DistillLoss):
             criterion=pair.student.criterion(),
             image_sizes=sizes,
             query_mask=outputs.query_mask,
-            pairing=self.pairing,
+            pairing=self.options['pairing'],
             reduce=reduce_count,
         )
         return {name: self.loss_weight * value for name, value in terms.items()}

@@ -11,15 +11,6 @@ from ..pair import DistillPair
 from ..registration import register
 from .base import DistillLoss
 
-CHOICES = dict(
-    similarity=SIMILARITIES,
-    mask=MASKS,
-    quality=QUALITIES,
-    stages=('last', 'all'),
-    source=('encoder', 'neck'),
-)
-
-
 @register('MODELS')
 class FeatureKDLoss(DistillLoss):
     """Target-aware feature distillation, see `functional.feature_kd` and `query_quality`.
@@ -33,10 +24,15 @@ class FeatureKDLoss(DistillLoss):
         stages: decoder stages whose queries make masks, 'last' or 'all'.
         source: distilled maps, 'encoder' output or 'neck' output.
         exclude_padding: leave padded pixels out.
-
-    Raises:
-        ValueError: unknown option value.
     """
+
+    choices = dict(
+        similarity=SIMILARITIES,
+        mask=MASKS,
+        quality=QUALITIES,
+        stages=('last', 'all'),
+        source=('encoder', 'neck'),
+    )
 
     def __init__(
         self,
@@ -64,11 +60,6 @@ class FeatureKDLoss(DistillLoss):
             source=source,
             exclude_padding=exclude_padding,
         )
-        for name, valid in CHOICES.items():
-            if self.options[name] not in valid:
-                raise ValueError(
-                    f'FeatureKDLoss: {name} must be one of {valid}, got {self.options[name]!r}'
-                )
         self.phi: nn.Module = nn.Identity()
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:

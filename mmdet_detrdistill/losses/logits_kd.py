@@ -4,7 +4,8 @@ from typing import Dict, Optional
 
 from torch import Tensor
 
-from ..functional.logits_kd import PRESETS, logits_kd
+from ..functional.logits_kd import MATCHINGS, PRESETS, REDUCTIONS, logits_kd
+from ..functional.stages import PAIRINGS
 from ..pair import DistillPair
 from ..registration import register
 from .base import DistillLoss, reduce_count
@@ -20,6 +21,7 @@ class LogitsKDLoss(DistillLoss):
     """
 
     statistics = ('entropy',)
+    choices = dict(matching=MATCHINGS, pairing=PAIRINGS, group_reduction=REDUCTIONS)
 
     def __init__(
         self,

@@ -1,0 +1,25 @@
+"""DETRDistill for the DETR family of MMDetection 3.x; importing it registers everything."""
+
+from . import compat  # first: checks the installation, lets MMRazor import
+from .adapters import build_adapter, register_adapter
+from .algorithm import DETRDistill
+from .distiller import DETRDistiller
+from .hooks import TeacherCheckHook, TeacherQueryInjectionHook
+from .injection import TeacherQueryInjection
+from .losses import AssignKDLoss, FeatureKDLoss, LogitsKDLoss
+
+__version__ = '0.1.0'
+
+__all__ = [
+    'AssignKDLoss',
+    'DETRDistill',
+    'DETRDistiller',
+    'FeatureKDLoss',
+    'LogitsKDLoss',
+    'TeacherCheckHook',
+    'TeacherQueryInjection',
+    'TeacherQueryInjectionHook',
+    'build_adapter',
+    'compat',
+    'register_adapter',
+]

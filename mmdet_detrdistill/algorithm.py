@@ -1,0 +1,125 @@
+"""Who runs when: teacher, student, distillation losses."""
+
+from copy import deepcopy
+from typing import Any, Dict, List, Optional, Union
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmrazor.models.algorithms import SingleTeacherDistill
+from torch import Tensor, nn
+
+from .adapters import build_adapter
+from .pair import DistillPair
+from .registration import register
+from .teacher import build_teacher, check_teacher
+
+Config = Dict[str, Any]
+
+
+@register('MODELS')
+class DETRDistill(SingleTeacherDistill):
+    """Distil a DETR-like teacher into a DETR-like student.
+
+    Source: DETRDistill (Chang et al., ICCV 2023).
+
+    Without distillation losses a training step equals the student's own bit for bit, and the teacher
+    is not run. The teacher is kept outside the module tree: it follows device and dtype moves, and
+    is in no checkpoint, optimizer group, gradient bucket or EMA copy. It is always in eval mode.
+
+    Args:
+        architecture: the student, a detector config or a built detector.
+        teacher: a path (`mmdet::folder/config.py` or a file), `dict(cfg_path=path, options={...})`
+            with overrides of that config's model, a detector config, or a built detector.
+        teacher_ckpt: its checkpoint, loaded strictly; needed unless the teacher is already built.
+        distiller: config of a `DETRDistiller`.
+        data_preprocessor: None takes the student's; the teacher sees the same batch.
+        init_cfg: as in MMEngine.
+
+    Raises:
+        ValueError: teacher and student cannot be compared (classes, image normalisation), or a
+            teacher config came without a checkpoint.
+        CheckpointError: the checkpoint does not fit the teacher.
+    """
+
+    def __init__(
+        self,
+        architecture: Union[Config, BaseModel],
+        teacher: Union[str, Config, BaseModel],
+        distiller: Config,
+        teacher_ckpt: Optional[str] = None,
+        data_preprocessor: Optional[Union[Config, nn.Module]] = None,
+        init_cfg: Optional[Config] = None,
+    ) -> None:
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            if isinstance(architecture, dict):
+                architecture = MODELS.build(architecture)
+            # The student draws the same random numbers as it does alone.
+            with torch.random.fork_rng(devices=[]):
+                teacher, meta = build_teacher(teacher, teacher_ckpt)
+                super().__init__(
+                    architecture=architecture,
+                    teacher=teacher,
+                    distiller=distiller,
+                    data_preprocessor=data_preprocessor,
+                    init_cfg=init_cfg,
+                )
+                self.teacher_meta = meta
+                self.student_adapter = build_adapter(self.student, 'student')
+                self.teacher_adapter = build_adapter(self.teacher, 'teacher')
+                check_teacher(self.student_adapter, self.teacher_adapter)
+                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
+        self.teacher.eval()
+
+    def loss(self, batch_inputs: Tensor, data_samples: List[Any]) -> Dict[str, Tensor]:
+        """The student's own losses, under their own names, and the distillation losses.
+
+        Args:
+            batch_inputs: (B, 3, H, W) preprocessed and padded.
+            data_samples: B `DetDataSample`s with ground truth.
+        """
+        distilling = self.distiller.active and not self.distillation_stopped
+        if distilling:
+            self.distiller.set_deliveries_override(False)
+            with torch.no_grad(), self.distiller.teacher_recorders, self.distiller.deliveries:
+                teacher_walk = self.teacher_adapter.walk(batch_inputs, data_samples)
+        self.distiller.set_deliveries_override(True)
+        with self.distiller.student_recorders, self.distiller.deliveries:
+            student_walk = self.student_adapter.walk(batch_inputs, data_samples)
+            losses = self.student_adapter.task_loss(student_walk, data_samples)
+        pair = None
+        if distilling:
+            pair = DistillPair(
+                self.student_adapter,
+                self.teacher_adapter,
+                student_walk,
+                teacher_walk,
+                data_samples,
+            )
+        losses.update(self.distiller.compute_distill_losses(pair))
+        return losses
+
+    def train(self, mode: bool = True) -> 'DETRDistill':
+        """Student and distiller change mode; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == 'teacher':  # not a submodule
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'DETRDistill':
+        super()._apply(*args, **kwargs)
+        self.teacher._apply(*args, **kwargs)
+        return self
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> 'DETRDistill':
+        """Copies (EMA) share the frozen teacher."""
+        copied = type(self).__new__(type(self))
+        memo.update({id(self): copied, id(self.teacher): self.teacher})
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied

@@ -1,0 +1,116 @@
+"""Build, load and check the teacher before anything is trained."""
+
+import os.path as osp
+from typing import Any, Dict, Optional, Tuple, Union
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.model import BaseModel
+
+from .adapters import DetectorAdapter
+from .compat.checkpoint import load_strictly
+
+
+def teacher_config(teacher: Union[str, Dict[str, Any]]) -> ConfigDict:
+    """The model config that `teacher` stands for.
+
+    Args:
+        teacher: a path, `package::path` or a file; `dict(cfg_path=path, options={...})` with dotted
+            overrides of that config's model; or a model config with a `type`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: neither form, or a config without `model`.
+    """
+    if isinstance(teacher, str):
+        teacher = dict(cfg_path=teacher)
+    if 'type' in teacher:
+        return ConfigDict(teacher)
+    path, options = teacher.get('cfg_path'), teacher.get('options') or {}
+    extra = set(teacher) - {'cfg_path', 'options'}
+    if path is None or extra:
+        raise ValueError(
+            'teacher must be a path, dict(cfg_path=..., options={...}) or a model config with a '
+            f'`type`; got keys {sorted(teacher)}'
+        )
+    if '::' in path:
+        config = get_config(path)
+    elif osp.isfile(path):
+        config = Config.fromfile(path)
+    else:
+        raise FileNotFoundError(f'teacher config {path} does not exist; name it as `mmdet::...` or '
+                                'by a path from the working directory')
+    if 'model' not in config:
+        raise ValueError(f'teacher config {path} has no `model`')
+    config.merge_from_dict({f'model.{name}': value for name, value in options.items()})
+    return config.model
+
+
+def build_teacher(
+    teacher: Union[str, Dict[str, Any], BaseModel], checkpoint: Optional[str]
+) -> Tuple[BaseModel, Dict[str, Any]]:
+    """The teacher with its weights, and the checkpoint's `meta` ({} for a built teacher).
+
+    Raises:
+        ValueError: a config without a checkpoint, since a random teacher teaches nothing.
+        CheckpointError: the checkpoint does not fit.
+    """
+    if not isinstance(teacher, BaseModel):
+        if checkpoint is None:
+            raise ValueError(
+                'teacher_ckpt is missing: a teacher that is built from a config has random weights. '
+                'Give a checkpoint, for example --cfg-options model.teacher_ckpt=FILE'
+            )
+        teacher = MODELS.build(teacher_config(teacher))
+    meta = {} if checkpoint is None else load_strictly(teacher, checkpoint, what='teacher')
+    return teacher, meta
+
+
+def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+    """Refuse a teacher whose outputs do not mean the same as the student's.
+
+    Raises:
+        ValueError: another number of classes or another image normalisation.
+    """
+    if student.num_classes != teacher.num_classes:
+        raise ValueError(
+            f'the student has {student.num_classes} classes, the teacher {teacher.num_classes}: '
+            'their class scores cannot be compared. Check bbox_head.num_classes of both.'
+        )
+    own, other = (adapter.detector.data_preprocessor for adapter in (student, teacher))
+    for name in ('mean', 'std', '_channel_conversion'):
+        mine, theirs = getattr(own, name, None), getattr(other, name, None)
+        if isinstance(mine, torch.Tensor) and isinstance(theirs, torch.Tensor):
+            same = mine.shape == theirs.shape and bool(torch.allclose(mine, theirs))
+        else:
+            same = mine is theirs or mine == theirs
+        if not same:
+            raise ValueError(
+                f'student and teacher preprocess images differently: {name} is {mine} and {theirs}. '
+                'Both see the same batch, so that the teacher must have been trained alike.'
+            )
+
+
+def check_class_names(teacher_meta: Dict[str, Any], dataset_meta: Dict[str, Any]) -> None:
+    """Refuse a teacher whose checkpoint names other classes, or in another order, than the data.
+
+    Args:
+        teacher_meta: the checkpoint's `meta`.
+        dataset_meta: `metainfo` of the training dataset.
+
+    Raises:
+        ValueError: names the first class that differs.
+    """
+    known = {key.lower(): value for key, value in (teacher_meta.get('dataset_meta') or {}).items()}
+    theirs, ours = known.get('classes'), dataset_meta.get('classes')
+    if theirs is None or ours is None or tuple(theirs) == tuple(ours):
+        return
+    if len(theirs) != len(ours):
+        raise ValueError(f'the teacher knows {len(theirs)} classes, the dataset has {len(ours)}')
+    index = next(i for i, (a, b) in enumerate(zip(theirs, ours)) if a != b)
+    raise ValueError(
+        f'class {index} is {theirs[index]!r} for the teacher and {ours[index]!r} in the dataset: '
+        'use the same names in the same order (metainfo.classes of the dataset)'
+    )
