@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .adapters import build_adapter
 from .pair import DistillPair
 from .registration import register
-from .teacher import build_teacher, check_teacher
+from .teacher import build_teacher, check_teacher, detector_config
 
 Config = Dict[str, Any]
 
@@ -29,9 +29,10 @@ class DETRDistill(SingleTeacherDistill):
     is in no checkpoint, optimizer group, gradient bucket or EMA copy. It is always in eval mode.
 
     Args:
-        architecture: the student, a detector config or a built detector.
-        teacher: a path (`mmdet::folder/config.py` or a file), `dict(cfg_path=path, options={...})`
-            with overrides of that config's model, a detector config, or a built detector.
+        architecture: the student: a path (`mmdet::folder/config.py` or a file),
+            `dict(cfg_path=path, options={...})` with overrides of that config's model, a detector
+            config, or a built detector.
+        teacher: likewise.
         teacher_ckpt: its checkpoint, loaded strictly; needed unless the teacher is already built.
         distiller: config of a `DETRDistiller`.
         data_preprocessor: None takes the student's; the teacher sees the same batch.
@@ -45,7 +46,7 @@ class DETRDistill(SingleTeacherDistill):
 
     def __init__(
         self,
-        architecture: Union[Config, BaseModel],
+        architecture: Union[str, Config, BaseModel],
         teacher: Union[str, Config, BaseModel],
         distiller: Config,
         teacher_ckpt: Optional[str] = None,
@@ -53,11 +54,15 @@ class DETRDistill(SingleTeacherDistill):
         init_cfg: Optional[Config] = None,
     ) -> None:
         with DefaultScope.overwrite_default_scope('mmdet'):
-            if isinstance(architecture, dict):
-                architecture = MODELS.build(architecture)
-            # The student draws the same random numbers as it does alone.
-            with torch.random.fork_rng(devices=[]):
+            if not isinstance(architecture, BaseModel):
+                architecture = MODELS.build(detector_config(architecture, 'architecture'))
+            if isinstance(data_preprocessor, dict):
+                data_preprocessor = MODELS.build(data_preprocessor)
+        # From here on no random number is taken from the student, so that it starts as alone.
+        with torch.random.fork_rng(devices=[]):
+            with DefaultScope.overwrite_default_scope('mmdet'):
                 teacher, meta = build_teacher(teacher, teacher_ckpt)
+            with DefaultScope.overwrite_default_scope('mmrazor'):  # its recorders and losses
                 super().__init__(
                     architecture=architecture,
                     teacher=teacher,
@@ -65,11 +70,11 @@ class DETRDistill(SingleTeacherDistill):
                     data_preprocessor=data_preprocessor,
                     init_cfg=init_cfg,
                 )
-                self.teacher_meta = meta
-                self.student_adapter = build_adapter(self.student, 'student')
-                self.teacher_adapter = build_adapter(self.teacher, 'teacher')
-                check_teacher(self.student_adapter, self.teacher_adapter)
-                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
+            self.teacher_meta = meta
+            self.student_adapter = build_adapter(self.student, 'student')
+            self.teacher_adapter = build_adapter(self.teacher, 'teacher')
+            check_teacher(self.student_adapter, self.teacher_adapter)
+            self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
 
     def loss(self, batch_inputs: Tensor, data_samples: List[Any]) -> Dict[str, Tensor]:

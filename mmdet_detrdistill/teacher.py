@@ -13,37 +13,39 @@ from .adapters import DetectorAdapter
 from .compat.checkpoint import load_strictly
 
 
-def teacher_config(teacher: Union[str, Dict[str, Any]]) -> ConfigDict:
-    """The model config that `teacher` stands for.
+def detector_config(detector: Union[str, Dict[str, Any]], role: str = 'teacher') -> ConfigDict:
+    """The model config that a teacher or student is named by.
 
     Args:
-        teacher: a path, `package::path` or a file; `dict(cfg_path=path, options={...})` with dotted
+        detector: a path, `package::path` or a file; `dict(cfg_path=path, options={...})` with dotted
             overrides of that config's model; or a model config with a `type`.
+        role: the config's key, for messages.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: neither form, or a config without `model`.
     """
-    if isinstance(teacher, str):
-        teacher = dict(cfg_path=teacher)
-    if 'type' in teacher:
-        return ConfigDict(teacher)
-    path, options = teacher.get('cfg_path'), teacher.get('options') or {}
-    extra = set(teacher) - {'cfg_path', 'options'}
-    if path is None or extra:
+    if isinstance(detector, str):
+        detector = dict(cfg_path=detector)
+    if 'type' in detector:
+        return ConfigDict(detector)
+    path, options = detector.get('cfg_path'), detector.get('options') or {}
+    if path is None or set(detector) - {'cfg_path', 'options'}:
         raise ValueError(
-            'teacher must be a path, dict(cfg_path=..., options={...}) or a model config with a '
-            f'`type`; got keys {sorted(teacher)}'
+            f'{role} must be a path, dict(cfg_path=..., options={{...}}) or a model config with a '
+            f'`type`; got keys {sorted(detector)}'
         )
     if '::' in path:
         config = get_config(path)
     elif osp.isfile(path):
         config = Config.fromfile(path)
     else:
-        raise FileNotFoundError(f'teacher config {path} does not exist; name it as `mmdet::...` or '
-                                'by a path from the working directory')
+        raise FileNotFoundError(
+            f'{role} config {path} does not exist; name it as `mmdet::...` or by a path from the '
+            'working directory'
+        )
     if 'model' not in config:
-        raise ValueError(f'teacher config {path} has no `model`')
+        raise ValueError(f'{role} config {path} has no `model`')
     config.merge_from_dict({f'model.{name}': value for name, value in options.items()})
     return config.model
 
@@ -63,7 +65,7 @@ def build_teacher(
                 'teacher_ckpt is missing: a teacher that is built from a config has random weights. '
                 'Give a checkpoint, for example --cfg-options model.teacher_ckpt=FILE'
             )
-        teacher = MODELS.build(teacher_config(teacher))
+        teacher = MODELS.build(detector_config(teacher))
     meta = {} if checkpoint is None else load_strictly(teacher, checkpoint, what='teacher')
     return teacher, meta
 

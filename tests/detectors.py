@@ -1,5 +1,6 @@
 """Tiny versions of MMDetection's own detectors, made of its stock configs by overrides alone."""
 
+import logging
 from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
@@ -58,7 +59,9 @@ def build(config: Dict[str, Any], seed: int = 0) -> torch.nn.Module:
     with DefaultScope.overwrite_default_scope('mmdet'):
         torch.manual_seed(seed)
         model = MODELS.build(config)
+        logging.disable(logging.INFO)  # MMEngine prints a line per parameter
         model.init_weights()
+        logging.disable(logging.NOTSET)
     # Fresh DETR heads predict the same box for every query: spread them, or matching is a tie.
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.bbox_head.parameters():

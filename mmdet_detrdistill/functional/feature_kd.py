@@ -141,11 +141,13 @@ def feature_kd(
         teacher = teacher.detach()
         valid = None if valid_masks is None else valid_masks[level].to(teacher.dtype).flatten(1)
         pixels = teacher.flatten(2)  # (B, C, HW)
-        looked_at = F.normalize(pixels, dim=1) if similarity == 'cosine' else pixels
-        if mask == 'per_query':  # sum_i q_i (F . Q_i)^2 = F^T (sum_i q_i Q_i Q_i^T) F
-            attention = (looked_at * (moments @ looked_at)).sum(1)
-        else:
-            attention = _summed_attention(torch.einsum('lbc,bcp->lbp', moments, looked_at), valid)
+        with torch.no_grad():
+            looked_at = F.normalize(pixels, dim=1) if similarity == 'cosine' else pixels
+            if mask == 'per_query':  # sum_i q_i (F . Q_i)^2 = F^T (sum_i q_i Q_i Q_i^T) F
+                attention = (looked_at * (moments @ looked_at)).sum(1)
+            else:
+                sums = torch.einsum('lbc,bcp->lbp', moments, looked_at)
+                attention = _summed_attention(sums, valid)
         error = (pixels - student.flatten(2)).square().mean(1)  # || . ||^2 / d, (B, HW)
         if valid is None:
             total = total + (attention * error).mean()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou
 from .classes import class_divergence, soft_targets, target_entropy
+from .contrast import contrast
 from .matching import match, matching_cost, name_non_finite
 from .stages import add_terms, stage_groups
 
@@ -34,6 +35,9 @@ def logits_kd(
     cls_weight: float = 1.0,
     bbox_weight: float = 5.0,
     giou_weight: float = 2.0,
+    contrast_weight: float = 0.0,
+    student_embeds: Optional[Tensor] = None,
+    teacher_embeds: Optional[Tensor] = None,
     student_mask: Optional[Tensor] = None,
     teacher_mask: Optional[Tensor] = None,
     reduce: Callable[[Tensor], Tensor] = torch.as_tensor,
@@ -62,13 +66,16 @@ def logits_kd(
         group_reduction: 'mean' or 'sum' over the teacher stages of a group.
         student_activation: 'sigmoid' or 'softmax'; likewise `teacher_activation`.
         cls_weight: weight in cost and loss; likewise `bbox_weight` and `giou_weight`.
+        contrast_weight: weight of `contrast` on the matched queries' embeddings (the released
+            code's extra term, 0.2 there); 0 leaves it out.
+        student_embeds: (L_s, B, N_s, D) and `teacher_embeds` (L_t, B, N_t, D), for the contrast.
         student_mask: (L_s, B, N_s) bool, True = takes part. None: all.
         teacher_mask: (L_t, B, N_t) bool, likewise.
         reduce: averages a 0-d count over processes.
 
     Returns:
         0-d tensors `cls`, `bbox`, `giou` and, when separate, `neg_bbox`, `neg_giou` (`neg_cls`);
-        all 0 when the sets are equal. `entropy` is the detached floor that was taken off the
+        all 0 when the sets are equal. `contrast` when asked for. `entropy` is the detached floor that was taken off the
         class terms.
 
     Raises:
@@ -78,6 +85,8 @@ def logits_kd(
     _check_option('group_reduction', group_reduction, REDUCTIONS)
     targets = soft_targets(teacher_logits, teacher_activation, student_activation)
     goals = clamp_to_image(teacher_boxes.detach())
+    if contrast_weight and (student_embeds is None or teacher_embeds is None):
+        raise ValueError('contrast_weight needs student_embeds and teacher_embeds')
     if teacher_mask is None:
         teacher_mask = torch.ones_like(teacher_positive_mask)
     positive = teacher_positive_mask & teacher_mask
@@ -121,6 +130,11 @@ def logits_kd(
                 student_activation,
                 reduce,
             )
+            if contrast_weight and cls_mask is not None:
+                embeds = contrast(student_embeds[student], teacher_embeds[teacher], matched[index])
+                pair_mask = (matched[index] >= 0) & cls_mask[teacher]
+                value = contrast_weight * _mean_over(embeds, pair_mask, reduce)
+                add_terms(losses, dict(contrast=value), scale)
             entropy = terms.pop('entropy', None)
             if entropy is not None:
                 add_terms(losses, dict(entropy=entropy), cls_weight * scale)

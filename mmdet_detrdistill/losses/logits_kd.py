@@ -4,6 +4,7 @@ from typing import Dict, Optional
 
 from torch import Tensor
 
+from ..adapters import DetectorAdapter
 from ..functional.logits_kd import MATCHINGS, PRESETS, REDUCTIONS, logits_kd
 from ..functional.stages import PAIRINGS
 from ..pair import DistillPair
@@ -34,6 +35,7 @@ class LogitsKDLoss(DistillLoss):
         cls_weight: float = 1.0,
         bbox_weight: float = 5.0,
         giou_weight: float = 2.0,
+        contrast_weight: float = 0.0,
     ) -> None:
         super().__init__(
             loss_weight,
@@ -46,7 +48,13 @@ class LogitsKDLoss(DistillLoss):
             cls_weight=cls_weight,
             bbox_weight=bbox_weight,
             giou_weight=giou_weight,
+            contrast_weight=contrast_weight,
         )
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        widths = student.embed_dims, teacher.embed_dims
+        if self.options['contrast_weight'] and widths[0] != widths[1]:
+            raise ValueError(f'LogitsKDLoss: contrast_weight needs equal widths, got {widths}')
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student, teacher = pair.student_walk.outputs, pair.teacher_walk.outputs
@@ -58,6 +66,8 @@ class LogitsKDLoss(DistillLoss):
             pair.teacher_assignment >= 0,
             student_activation=pair.student.activation,
             teacher_activation=pair.teacher.activation,
+            student_embeds=student.hidden_states,
+            teacher_embeds=teacher.hidden_states,
             student_mask=student.query_mask,
             teacher_mask=teacher.query_mask,
             reduce=reduce_count,
