@@ -1,0 +1,100 @@
+"""A missing or incompatible part is one error at import that says what to install."""
+
+from .interpreter import run_python
+
+# Hides modules from a fresh interpreter, as if they were not installed.
+HIDE = """
+import sys
+
+class Hidden:
+    def __init__(self, *names):
+        self.names = names
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self.names or name.split('.')[0] in self.names:
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Hidden(*sys.argv[1:]))
+"""
+REPORT = """
+try:
+    import mmdet_detrdistill
+except ImportError as error:
+    print(error)
+else:
+    print('imported')
+"""
+
+
+def problems_without(*names: str, before: str = '') -> list:
+    lines = run_python(HIDE + before + REPORT, *names).splitlines()
+    return [line.strip() for line in lines if line.startswith('  - ')]
+
+
+def test_complete_environment_imports():
+    assert run_python(REPORT).strip().endswith('imported')
+
+
+def test_all_missing_parts_are_in_one_error():
+    problems = problems_without('mmdet', 'mmrazor', 'joblib', 'mmcv._ext')
+    assert [problem.split()[1] for problem in problems] == ['mmdet', 'mmrazor', 'joblib', 'mmcv']
+    assert 'pip install mmrazor==1.0.0' in problems[1]
+    assert 'MMCV_WITH_OPS=1' in problems[3]
+
+
+def test_error_names_both_extras():
+    message = run_python(HIDE + REPORT, 'mmengine')
+    assert 'mmengine is not installed' in message
+    assert 'mmdet_detrdistill[openmmlab]' in message
+    assert 'mmdet_detrdistill[onedl]' in message
+
+
+def test_mmcv_without_operators():
+    (problem,) = problems_without('mmcv._ext')
+    assert 'mmcv has no compiled operators' in problem
+
+
+def test_mmcv_operators_of_another_torch():
+    break_operators = """
+import importlib.machinery
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'mmcv._ext':
+            return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        raise ImportError('_ext.so: undefined symbol: _ZN2at')
+
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Broken())
+"""
+    (problem,) = problems_without(before=break_operators)
+    assert 'undefined symbol' in problem
+    assert '--no-binary mmcv' in problem
+
+
+def test_mmcv_outside_what_mmdet_accepts():
+    (problem,) = problems_without(before="import mmcv; mmcv.__version__ = '2.2.0'")
+    assert 'mmdet cannot be imported' in problem
+    assert 'mmcv>=2.0.0rc4, <2.2.0' in problem
+
+
+def test_setuptools_without_pkg_resources():
+    (problem,) = problems_without('pkg_resources')
+    assert "pip install 'setuptools<81'" in problem
+
+
+def test_missing_system_library():
+    fails = """
+class NoLibrary:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'cv2':
+            raise ImportError('libGL.so.1: cannot open shared object file')
+
+sys.meta_path.insert(0, NoLibrary())
+"""
+    (problem,) = problems_without(before=fails)
+    assert 'opencv-python-headless' in problem
