@@ -127,7 +127,7 @@ def logits_kd_reference(
     student_activation='sigmoid', teacher_activation='sigmoid', cls_weight=1.0, bbox_weight=5.0,
     giou_weight=2.0, student_mask=None, teacher_mask=None, reduce=_identity,
 ):  # fmt: skip
-    """DETRDistill, Eq. 3-4: one assignment for positives, one for negatives, per stage and image."""
+    """DETRDistill, Eq. 3-4: per stage and image, positives and negatives assigned apart."""
     if student_mask is None:
         student_mask = torch.ones(student_logits.shape[:3], dtype=torch.bool)
     if teacher_mask is None:
@@ -258,6 +258,8 @@ def assign_kd_reference(
                     if query_mask is not None and not query_mask[s, b, i]:
                         continue
                     index = int(assignment[t, b, i])
+                    if index == -2:  # takes no part
+                        continue
                     label = background if index < 0 else int(gt_labels[b][index])
                     logits = list(student_logits[s, b, i])
                     if activation == 'sigmoid':

@@ -57,7 +57,7 @@ def sigmoid(x):
 
 
 def log_softmax(logits):
-    top = max(float(x) for x in logits)
+    top = max(x.item() if isinstance(x, torch.Tensor) else x for x in logits)
     log_sum = top + _log(sum(_exp(x - top) for x in logits))
     return [x - log_sum for x in logits]
 
