@@ -9,9 +9,11 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='MobileNetV2',
-        out_indices=(6, ),  # stride 32, our choice: the paper does not say
+        out_indices=(6,),  # stride 32, our choice: the paper does not say
         frozen_stages=2,  # up to stride 4, as frozen_stages=1 of a ResNet
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2')),
-    neck=dict(in_channels=[320]))
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'),
+    ),
+    neck=dict(in_channels=[320]),
+)

@@ -7,4 +7,5 @@
 _base_ = 'mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
 model = dict(
     backbone=dict(depth=18, init_cfg=dict(checkpoint='torchvision://resnet18')),
-    neck=dict(in_channels=[512]))
+    neck=dict(in_channels=[512]),
+)

@@ -22,6 +22,8 @@ model = dict(
     architecture=_base_.model,
     teacher=dict(
         cfg_path='mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
-        options={'backbone.depth': 101, 'backbone.init_cfg': None}),
+        options={'backbone.depth': 101, 'backbone.init_cfg': None},
+    ),
     teacher_ckpt='work_dirs/conditional-detr_r101_8xb2-12e_coco/epoch_12.pth',
-    distiller=_base_.distiller)
+    distiller=_base_.distiller,
+)

@@ -14,5 +14,7 @@ model = dict(
         frozen_stages=2,  # up to stride 4, as frozen_stages=1 of a ResNet
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2')),
-    neck=dict(in_channels=[32, 96, 320]))
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'),
+    ),
+    neck=dict(in_channels=[32, 96, 320]),
+)

@@ -24,6 +24,8 @@ model = dict(
     architecture=_base_.model,
     teacher=dict(
         cfg_path='mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
-        options={'backbone.depth': 101, 'backbone.init_cfg': None}),
+        options={'backbone.depth': 101, 'backbone.init_cfg': None},
+    ),
     teacher_ckpt='work_dirs/deformable-detr_r101_16xb2-50e_coco/epoch_50.pth',
-    distiller=_base_.distiller)
+    distiller=_base_.distiller,
+)

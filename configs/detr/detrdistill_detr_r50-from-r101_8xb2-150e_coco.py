@@ -19,7 +19,8 @@ model = dict(
     type='DETRDistill',
     architecture=_base_.model,
     teacher=dict(
-        cfg_path='mmdet::detr/detr_r101_8xb2-500e_coco.py',
-        options={'backbone.init_cfg': None}),
+        cfg_path='mmdet::detr/detr_r101_8xb2-500e_coco.py', options={'backbone.init_cfg': None}
+    ),
     teacher_ckpt='work_dirs/detr_r101_8xb2-500e_coco/epoch_500.pth',
-    distiller=_base_.distiller)
+    distiller=_base_.distiller,
+)
