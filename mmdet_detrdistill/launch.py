@@ -1,0 +1,62 @@
+"""What tools/train.py and tools/test.py share: common options, reading a config, the launcher."""
+
+import os
+import os.path as osp
+from argparse import ArgumentParser, Namespace
+
+from mmengine.config import Config, DictAction
+
+from .coco_format import resolve_coco_format
+
+
+def add_common_options(parser: ArgumentParser) -> None:
+    """The options that `mim train` and `mim test` pass to either tool."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir', help="folder for logs and results (default: the config's, or work_dirs/NAME)"
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as train_cfg.max_epochs=2 a.b="[1,2]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    # torch.distributed.launch passes the one or the other spelling, by its version
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
+    )
+
+
+def read_config(arguments: Namespace) -> Config:
+    """The config with its overrides, launcher and work folder.
+
+    Raises:
+        SystemExit: the file is missing or cannot be read, or an override does not fit; the message
+            names file and reason.
+    """
+    path = arguments.config
+    if not osp.isfile(path):
+        raise SystemExit(f'config {path} does not exist (working directory: {os.getcwd()})')
+    try:
+        config = Config.fromfile(path)
+        if arguments.cfg_options:
+            config.merge_from_dict(arguments.cfg_options)
+        if 'model' not in config:
+            raise ValueError('it defines no `model`')
+        resolve_coco_format(config)
+    except Exception as error:  # a config is code: anything can go wrong in it
+        raise SystemExit(f'config {path}: {type(error).__name__}: {error}') from error
+    config.launcher = arguments.launcher
+    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
+    if arguments.work_dir is not None:
+        config.work_dir = arguments.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
+    return config

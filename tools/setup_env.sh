@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Makes .venv: PyTorch, MMCV with its operators, MMEngine, MMDetection, MMRazor, this package
+# (editable) and the development tools. Run by `make setup`; a complete environment is reused.
+#
+#   PYTHON=python3.11      interpreter to use (default python3)
+#   TORCH="torch==2.4.1"   PyTorch to install (default torch==2.13.0); never replaced afterwards
+#   PIP_FIND_LINKS=DIR     where pip also looks for wheels; an MMCV wheel there saves the build
+#   MAX_JOBS=N             compiler processes for MMCV (default: all cores)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=${PYTHON:-python3}
+torch=${TORCH:-torch==2.13.0}
+venv=.venv
+stamp=$venv/setup.stamp
+constraints=$venv/constraints.txt
+
+say() { printf '[setup %3dm%02ds] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
+fail() { say "$*" >&2; exit 1; }
+in_venv() { "$venv/bin/python" "$@"; }
+install() { in_venv -m pip install --quiet --disable-pip-version-check "$@"; }
+operators_work() { in_venv -W ignore -c 'import mmcv.ops' 2>/dev/null; }
+torch_version() { in_venv -c 'import torch; print(torch.__version__)' 2>/dev/null || true; }
+
+# Runs a command that is quiet for minutes, with a line now and then; its output goes to a file.
+with_heartbeat() {
+    local log=$1 what=$2; shift 2
+    "$@" >"$log" 2>&1 &
+    local job=$! start=$SECONDS
+    while kill -0 "$job" 2>/dev/null; do
+        sleep 1
+        (( (SECONDS - start) % 30 )) || say "$what: $(grep -c -E '^\[[0-9]+/|^ *(building|c\+\+|g\+\+|x86_64.*g\+\+) ' "$log" || true) files"
+    done
+    wait "$job" || { tail -n 40 "$log" >&2; fail "$what failed; the whole output is in $log"; }
+}
+
+wanted=$(cat setup.py tools/setup_env.sh <(echo "$torch") | cksum)
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    echo "[setup] $venv is complete"
+    exit 0
+fi
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' \
+    || fail "$python is too old: Python 3.8 or later is needed, 3.10 or later for the default $torch"
+[ -x "$venv/bin/python" ] || { say "making $venv with $("$python" --version)"; "$python" -m venv "$venv"; }
+rm -f "$stamp"
+install --upgrade pip
+
+say "$torch"
+before=$(torch_version)
+install "$torch" 'setuptools>=77,<81' wheel ninja numpy
+after=$(torch_version)
+[ -n "$after" ] || fail "$torch was installed but does not import: $(in_venv -c 'import torch' 2>&1 | tail -n 1)"
+
+# The versions that are tested together; nothing below may bring another PyTorch.
+cat >"$constraints" <<EOF
+torch==$after
+setuptools>=77,<81
+mmcv==2.1.0
+mmengine==0.10.7
+mmdet==3.3.0
+mmrazor==1.0.0
+EOF
+
+[ -z "$before" ] || [ "$before" = "$after" ] || in_venv -m pip uninstall --quiet --yes mmcv
+if ! operators_work; then
+    if install --constraint "$constraints" --only-binary mmcv mmcv 2>/dev/null && operators_work; then
+        say 'mmcv from a wheel'
+    else
+        in_venv -c 'import sys, torch; from torch.utils.cpp_extension import CUDA_HOME; sys.exit(torch.cuda.is_available() and CUDA_HOME is None)' \
+            || fail 'mmcv must be compiled and nvcc is missing: install the CUDA toolkit or set CUDA_HOME'
+        command -v "${CXX:-c++}" >/dev/null || fail 'mmcv must be compiled and there is no C++ compiler'
+        jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
+        say "no wheel of mmcv fits: compiling it with $jobs processes, 5 to 10 minutes on two cores"
+        MMCV_WITH_OPS=1 MAX_JOBS=$jobs CXXFLAGS="-g0 -O1 ${CXXFLAGS:-}" with_heartbeat "$venv/mmcv.log" 'compiling mmcv' \
+            "$venv/bin/python" -m pip install --verbose --constraint "$constraints" --no-build-isolation \
+            --no-cache-dir --no-binary mmcv --force-reinstall --no-deps mmcv
+        install --constraint "$constraints" mmcv
+    fi
+fi
+operators_work || fail "mmcv's operators do not import: $(in_venv -c 'import mmcv.ops' 2>&1 | tail -n 1)"
+
+say 'mmengine, mmdet, mmrazor, this package and the tools'
+install --constraint "$constraints" --no-build-isolation --config-settings editable_mode=compat \
+    --editable '.[openmmlab,dev]'
+if ! in_venv -c 'import cv2' 2>/dev/null; then
+    say 'this system lacks libraries for windows (libGL): OpenCV without windows'
+    in_venv -m pip uninstall --quiet --yes opencv-python
+    install opencv-python-headless
+fi
+in_venv -W ignore -c 'import mmdet_detrdistill'
+echo "$wanted" >"$stamp"
+say "$venv is complete"
