@@ -5,17 +5,20 @@ from .adapters import build_adapter, register_adapter
 from .algorithm import DETRDistill
 from .distiller import DETRDistiller
 from .hooks import TeacherCheckHook, TeacherQueryInjectionHook
-from .injection import TeacherQueryInjection
-from .losses import AssignKDLoss, FeatureKDLoss, LogitsKDLoss
+from .injection import InjectionRule, TeacherBoxInjection, TeacherQueryInjection
+from .losses import AlignedKDLoss, AssignKDLoss, FeatureKDLoss, LogitsKDLoss
 
 __version__ = '0.1.0'
 
 __all__ = [
+    'AlignedKDLoss',
     'AssignKDLoss',
     'DETRDistill',
     'DETRDistiller',
     'FeatureKDLoss',
+    'InjectionRule',
     'LogitsKDLoss',
+    'TeacherBoxInjection',
     'TeacherCheckHook',
     'TeacherQueryInjection',
     'TeacherQueryInjectionHook',

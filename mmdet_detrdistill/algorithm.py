@@ -1,7 +1,7 @@
 """Who runs when: teacher, student, distillation losses."""
 
 from copy import deepcopy
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
 from mmdet.registry import MODELS
@@ -11,6 +11,7 @@ from mmrazor.models.algorithms import SingleTeacherDistill
 from torch import Tensor, nn
 
 from .adapters import build_adapter
+from .class_map import ClassMap, ClassMapConfig, make_class_map
 from .pair import DistillPair
 from .registration import register
 from .teacher import build_teacher, check_teacher, detector_config
@@ -37,6 +38,11 @@ class DETRDistill(SingleTeacherDistill):
         distiller: config of a `DETRDistiller`.
         data_preprocessor: None takes the student's; the teacher sees the same batch.
         init_cfg: as in MMEngine.
+        class_map: for a teacher with other classes: 'auto' pairs them by name,
+            {student name: teacher name} does so after renaming, a list gives the teacher's label
+            per student class, -1 = none. Names come from the checkpoint and the training data, see
+            `TeacherCheckHook`. A student class without a teacher's gets no class target. None: both
+            have the same classes.
 
     Raises:
         ValueError: teacher and student cannot be compared (classes, image normalisation), or a
@@ -52,6 +58,7 @@ class DETRDistill(SingleTeacherDistill):
         teacher_ckpt: Optional[str] = None,
         data_preprocessor: Optional[Union[Config, nn.Module]] = None,
         init_cfg: Optional[Config] = None,
+        class_map: ClassMapConfig = None,
     ) -> None:
         with DefaultScope.overwrite_default_scope('mmdet'):
             if not isinstance(architecture, BaseModel):
@@ -73,9 +80,18 @@ class DETRDistill(SingleTeacherDistill):
             self.teacher_meta = meta
             self.student_adapter = build_adapter(self.student, 'student')
             self.teacher_adapter = build_adapter(self.teacher, 'teacher')
-            check_teacher(self.student_adapter, self.teacher_adapter)
+            check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
             self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
+        self.class_map_config = class_map
+        self.class_map: Optional[ClassMap] = None
+        if class_map is not None and not isinstance(class_map, (str, dict)):
+            self.set_class_map(class_map)
+
+    def set_class_map(self, label_map: Sequence[int]) -> None:
+        """Give the teacher's label, or -1, of each student class; see `make_class_map`."""
+        sizes = self.student_adapter.num_classes, self.teacher_adapter.num_classes
+        self.class_map = make_class_map(label_map, *sizes)
 
     def loss(self, batch_inputs: Tensor, data_samples: List[Any]) -> Dict[str, Tensor]:
         """The student's own losses, under their own names, and the distillation losses.
@@ -85,6 +101,11 @@ class DETRDistill(SingleTeacherDistill):
             data_samples: B `DetDataSample`s with ground truth.
         """
         distilling = self.distiller.active and not self.distillation_stopped
+        if distilling and self.class_map_config is not None and self.class_map is None:
+            raise RuntimeError(
+                'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, or '
+                'give class_map as a list of labels'
+            )
         if distilling:
             self.distiller.set_deliveries_override(False)
             with torch.no_grad(), self.distiller.teacher_recorders, self.distiller.deliveries:
@@ -101,6 +122,7 @@ class DETRDistill(SingleTeacherDistill):
                 student_walk,
                 teacher_walk,
                 data_samples,
+                self.class_map,
             )
         losses.update(self.distiller.compute_distill_losses(pair))
         return losses

@@ -12,7 +12,7 @@ from .losses import DistillLoss
 from .pair import DistillPair
 from .registration import register
 
-LOSS_NAMES = ('loss_logits_kd', 'loss_feature_kd', 'loss_assign_kd')
+LOSS_NAMES = ('loss_logits_kd', 'loss_feature_kd', 'loss_assign_kd', 'loss_aligned_kd')
 
 
 @register('MODELS')
@@ -20,8 +20,8 @@ class DETRDistiller(ConfigurableDistiller):
     """The losses of DETRDistill, with any MMRazor loss beside them.
 
     Args:
-        distill_losses: configs by name. `loss_logits_kd`, `loss_feature_kd` and `loss_assign_kd`
-            receive the `DistillPair`; other names are MMRazor's and need an entry in
+        distill_losses: configs by name. `loss_logits_kd`, `loss_feature_kd`, `loss_assign_kd` and
+            `loss_aligned_kd` receive the `DistillPair`; other names are MMRazor's and need an entry in
             `loss_forward_mappings`. None switches a loss off.
         kwargs: recorders, connectors, deliveries and mappings of MMRazor's distiller.
 
@@ -76,8 +76,13 @@ class DETRDistiller(ConfigurableDistiller):
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         """Let every loss make its adapters for this pair."""
+        replaying = [loss for loss in self.pair_losses.values() if loss.replays]
         for loss in self.pair_losses.values():
             loss.prepare(student, teacher)
+            if loss in replaying:  # equal rules share one decoder pass
+                for other in replaying:
+                    if other.injection is None and other.injection_config == loss.injection_config:
+                        other.injection = loss.injection
 
     def compute_distill_losses(self, pair: Optional[DistillPair] = None) -> Dict[str, Tensor]:
         """All losses of a batch.

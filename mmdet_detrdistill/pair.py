@@ -1,13 +1,13 @@
 """One batch as seen by both detectors: what every distillation loss receives."""
 
 from functools import cached_property
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from torch import Tensor
 
 from .adapters import DecoderOutputs, DetectorAdapter, Walk, ground_truth
-
-Injection = Callable[..., Dict[str, Tensor]]
+from .class_map import ClassMap
+from .functional.classes import pick_classes
 
 
 class DistillPair:
@@ -19,6 +19,7 @@ class DistillPair:
         student_walk: its pass over the batch.
         teacher_walk: likewise, made under `no_grad`.
         samples: B `DetDataSample`s with ground truth.
+        class_map: the two label sets, None when they are the same.
     """
 
     def __init__(
@@ -28,10 +29,12 @@ class DistillPair:
         student_walk: Walk,
         teacher_walk: Walk,
         samples: List[Any],
+        class_map: Optional[ClassMap] = None,
     ) -> None:
         self.student, self.teacher = student, teacher
         self.student_walk, self.teacher_walk = student_walk, teacher_walk
         self.samples = samples
+        self.class_map = class_map
         self._replays: Dict[int, DecoderOutputs] = {}
 
     @cached_property
@@ -42,12 +45,30 @@ class DistillPair:
     @cached_property
     def teacher_assignment(self) -> Tensor:
         """(L_t, B, N_t) int64, the teacher's own assignment: object, -1 background, -2 left out."""
-        return self.teacher.assign(self.teacher_walk.outputs, self.samples)
+        label_map = None if self.class_map is None else self.class_map.label_map
+        return self.teacher.assign(self.teacher_walk.outputs, self.samples, label_map)
 
-    def replay(self, injection: Injection) -> DecoderOutputs:
-        """The student's decoder on the teacher's queries; the encoder is not run again."""
+    @property
+    def teacher_classes(self) -> Optional[Tensor]:
+        """(K',) the teacher's classes that the student has, in its order; None = all, as they are."""
+        if self.class_map is None:
+            return None
+        return self.class_map.teacher_classes.to(self.student_walk.outputs.logits.device)
+
+    def shared_logits(self, logits: Tensor) -> Tensor:
+        """The student's logits (..., C) of the classes that the teacher knows."""
+        if self.class_map is None:
+            return logits
+        classes = self.class_map.student_classes.to(logits.device)
+        return pick_classes(logits, classes, self.student.activation)
+
+    def replay(self, injection: Callable[['DistillPair'], Dict[str, Tensor]]) -> DecoderOutputs:
+        """The student's decoder on other queries; the encoder is not run again.
+
+        Args:
+            injection: makes the queries of this pair; run once per batch and rule.
+        """
         if id(injection) not in self._replays:
-            state = self.student_walk.state
-            queries = injection(self.student, state, self.teacher_walk.state)
-            self._replays[id(injection)] = self.student.decode(state, queries)
+            queries = injection(self)
+            self._replays[id(injection)] = self.student.decode(self.student_walk.state, queries)
         return self._replays[id(injection)]

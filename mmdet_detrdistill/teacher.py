@@ -1,7 +1,7 @@
 """Build, load and check the teacher before anything is trained."""
 
 import os.path as osp
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from mmdet.registry import MODELS
@@ -70,16 +70,21 @@ def build_teacher(
     return teacher, meta
 
 
-def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_classes: bool) -> None:
     """Refuse a teacher whose outputs do not mean the same as the student's.
+
+    Args:
+        student: adapter of the student; likewise `teacher`.
+        same_classes: there is no class map, so that the numbers of classes must agree.
 
     Raises:
         ValueError: another number of classes or another image normalisation.
     """
-    if student.num_classes != teacher.num_classes:
+    if same_classes and student.num_classes != teacher.num_classes:
         raise ValueError(
             f'the student has {student.num_classes} classes, the teacher {teacher.num_classes}: '
-            'their class scores cannot be compared. Check bbox_head.num_classes of both.'
+            "their class scores cannot be compared. Set bbox_head.num_classes, or class_map='auto' "
+            'to pair the classes by name.'
         )
     own, other = (adapter.detector.data_preprocessor for adapter in (student, teacher))
     for name in ('mean', 'std', '_channel_conversion'):
@@ -95,24 +100,19 @@ def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter) -> None:
             )
 
 
-def check_class_names(teacher_meta: Dict[str, Any], dataset_meta: Dict[str, Any]) -> None:
-    """Refuse a teacher whose checkpoint names other classes, or in another order, than the data.
-
-    Args:
-        teacher_meta: the checkpoint's `meta`.
-        dataset_meta: `metainfo` of the training dataset.
+def check_class_names(teacher_names: Sequence[str], data_names: Sequence[str]) -> None:
+    """Refuse a teacher that names other classes, or in another order, than the data.
 
     Raises:
         ValueError: names the first class that differs.
     """
-    known = {key.lower(): value for key, value in (teacher_meta.get('dataset_meta') or {}).items()}
-    theirs, ours = known.get('classes'), dataset_meta.get('classes')
-    if theirs is None or ours is None or tuple(theirs) == tuple(ours):
-        return
-    if len(theirs) != len(ours):
-        raise ValueError(f'the teacher knows {len(theirs)} classes, the dataset has {len(ours)}')
-    index = next(i for i, (a, b) in enumerate(zip(theirs, ours)) if a != b)
-    raise ValueError(
-        f'class {index} is {theirs[index]!r} for the teacher and {ours[index]!r} in the dataset: '
-        'use the same names in the same order (metainfo.classes of the dataset)'
-    )
+    if len(teacher_names) != len(data_names):
+        raise ValueError(
+            f'the teacher knows {len(teacher_names)} classes, the dataset has {len(data_names)}'
+        )
+    for label, (other, own) in enumerate(zip(teacher_names, data_names)):
+        if other != own:
+            raise ValueError(
+                f'class {label} is {other!r} for the teacher and {own!r} in the dataset: use the '
+                "same names in the same order (metainfo.classes), or class_map='auto'"
+            )

@@ -14,6 +14,14 @@ from ..functional.matching import name_non_finite
 from .outputs import DecoderOutputs, EncoderState, Walk
 
 STAGES = ('extract_feat', 'pre_transformer', 'forward_encoder', 'pre_decoder', 'forward_decoder')
+QUERY_KINDS = {
+    'DETR': 'position',
+    'ConditionalDETR': 'conditional',
+    'DABDETR': 'anchor',
+    'DeformableDETR': 'point',
+    'DINO': 'box',
+    'DDQDETR': 'distinct',
+}
 
 
 class DetectorAdapter:
@@ -51,6 +59,19 @@ class DetectorAdapter:
     def activation(self) -> str:
         """'sigmoid' or 'softmax', how the head's class logits are to be read."""
         return 'sigmoid' if self.head.loss_cls.use_sigmoid else 'softmax'
+
+    @property
+    def query_kind(self) -> str:
+        """What the decoder's queries mean; queries of one kind can change detectors.
+
+        'position' (DETR), 'conditional', 'anchor' (DAB), 'point' (one-stage Deformable),
+        'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ); for others the name of
+        the class.
+        """
+        names = [cls.__name__ for cls in type(self.detector).__mro__]
+        kind = next((QUERY_KINDS[name] for name in names if name in QUERY_KINDS), names[0])
+        two_stage = getattr(self.detector, 'as_two_stage', False)
+        return 'proposal' if kind == 'point' and two_stage else kind
 
     @property
     def num_classes(self) -> int:
@@ -141,8 +162,16 @@ class DetectorAdapter:
         return self._explained(walk.outputs, samples, self.head.loss_by_feat, *arguments)
 
     @torch.no_grad()
-    def assign(self, outputs: DecoderOutputs, samples: List[Any]) -> Tensor:
+    def assign(
+        self, outputs: DecoderOutputs, samples: List[Any], label_map: Optional[Tensor] = None
+    ) -> Tensor:
         """The detector's own Hungarian assignment of its queries to the ground truth.
+
+        Args:
+            outputs: its predictions.
+            samples: B `DetDataSample`s with ground truth.
+            label_map: (K,) int64, this detector's label of each label of the ground truth, -1 =
+                unknown to it: such objects are given to no query. None: the same labels.
 
         Returns:
             (L, B, N) int64: index of the object, -1 for background, -2 where `query_mask` is off.
@@ -153,9 +182,11 @@ class DetectorAdapter:
         """
         if not hasattr(self.head, 'assigner'):
             raise AttributeError(f'{self.side}: bbox_head has no assigner; give it train_cfg.assigner')
-        return self._explained(outputs, samples, self._assign, outputs, samples)
+        return self._explained(outputs, samples, self._assign, outputs, samples, label_map)
 
-    def _assign(self, outputs: DecoderOutputs, samples: List[Any]) -> Tensor:
+    def _assign(
+        self, outputs: DecoderOutputs, samples: List[Any], label_map: Optional[Tensor]
+    ) -> Tensor:
         num_stages, num_images = outputs.logits.shape[:2]
         assignment = outputs.logits.new_full(outputs.logits.shape[:3], -2, dtype=torch.long)
         corners = cxcywh_to_xyxy(outputs.boxes)
@@ -163,6 +194,11 @@ class DetectorAdapter:
             sample = samples[image]
             height, width = sample.metainfo['img_shape'][:2]
             boxes_abs_xyxy = corners[:, image] * corners.new_tensor([width, height, width, height])
+            objects, known = sample.gt_instances, None
+            if label_map is not None:
+                labels = label_map.to(objects.labels.device)[objects.labels]
+                known = (labels >= 0).nonzero().flatten()
+                objects = InstanceData(bboxes=objects.bboxes[known], labels=labels[known])
             for stage in range(num_stages):
                 rows = slice(None) if outputs.query_mask is None else outputs.query_mask[stage, image]
                 result = self.head.assigner.assign(
@@ -170,10 +206,13 @@ class DetectorAdapter:
                         scores=outputs.logits[stage, image][rows],
                         bboxes=boxes_abs_xyxy[stage][rows],
                     ),
-                    gt_instances=sample.gt_instances,
+                    gt_instances=objects,
                     img_meta=sample.metainfo,
                 )
-                assignment[stage, image, rows] = result.gt_inds - 1
+                found = result.gt_inds - 1
+                if known is not None and known.numel():
+                    found = torch.where(found < 0, found, known[found.clamp(min=0)])
+                assignment[stage, image, rows] = found
         return assignment
 
     def criterion(self) -> SetCriterion:

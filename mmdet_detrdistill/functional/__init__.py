@@ -1,8 +1,9 @@
 """The method as pure functions on tensors; needs torch and SciPy only."""
 
+from .aligned_kd import aligned_kd
 from .assign_kd import SetCriterion, assign_kd
 from .boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
-from .classes import class_divergence, foreground_probs, soft_targets, target_entropy
+from .classes import class_divergence, foreground_probs, pick_classes, soft_targets, target_entropy
 from .feature_kd import feature_kd, query_quality
 from .logits_kd import logits_kd
 from .matching import match, matching_cost
@@ -10,6 +11,7 @@ from .stages import stage_groups
 
 __all__ = [
     'SetCriterion',
+    'aligned_kd',
     'assign_kd',
     'clamp_to_image',
     'class_divergence',
@@ -20,6 +22,7 @@ __all__ = [
     'logits_kd',
     'match',
     'matching_cost',
+    'pick_classes',
     'query_quality',
     'soft_targets',
     'stage_groups',

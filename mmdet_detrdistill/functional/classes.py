@@ -1,5 +1,7 @@
 """Class scores of sigmoid heads (K channels) and softmax heads (K + 1 channels, background last)."""
 
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,30 +21,50 @@ def foreground_probs(logits: Tensor, activation: str) -> Tensor:
     return logits.sigmoid() if activation == 'sigmoid' else logits.softmax(-1)[..., :-1]
 
 
-def soft_targets(teacher_logits: Tensor, teacher_activation: str, student_activation: str) -> Tensor:
+def soft_targets(
+    teacher_logits: Tensor,
+    teacher_activation: str,
+    student_activation: str,
+    teacher_classes: Optional[Tensor] = None,
+) -> Tensor:
     """The teacher's class scores as soft labels for the student's kind of head.
 
-    Convention: a sigmoid student gets K independent probabilities, a softmax student a distribution
-    over K + 1 classes with the background last. From sigmoid scores p to a distribution: the
-    foreground holds max p, shared out in proportion to p; the rest is background.
+    Convention: a sigmoid student gets independent probabilities, a softmax student a distribution
+    with the background last. From sigmoid scores p to a distribution: the foreground holds max p,
+    shared out in proportion to p; the rest is background. Classes of the teacher that are not
+    picked count as background.
 
     Args:
         teacher_logits: (..., C_t); C_t = K for sigmoid, K + 1 for softmax.
         teacher_activation: 'sigmoid' or 'softmax'.
         student_activation: 'sigmoid' or 'softmax'.
+        teacher_classes: (K',) int64, the teacher's classes to keep, in the student's order; None:
+            all K.
 
     Returns:
-        (..., C_s) in [0, 1]; sums to 1 for a softmax student. Detached.
+        (..., K') or, for a softmax student, (..., K' + 1), in [0, 1]; the latter sums to 1. Detached.
     """
     check_activation(student_activation)
     probs = foreground_probs(teacher_logits.detach(), teacher_activation)
+    if teacher_classes is not None:
+        probs = probs[..., teacher_classes]
     if student_activation == 'sigmoid':
         return probs
-    if teacher_activation == 'softmax':
-        return teacher_logits.detach().softmax(-1)
-    best = probs.amax(-1, keepdim=True)
-    share = probs / probs.sum(-1, keepdim=True).clamp(min=torch.finfo(probs.dtype).tiny)
-    return torch.cat((best * share, 1 - best), dim=-1)
+    if teacher_activation == 'sigmoid':
+        best = probs.amax(-1, keepdim=True)
+        total = probs.sum(-1, keepdim=True)
+        probs = best * probs / total.clamp(min=torch.finfo(probs.dtype).tiny)
+    background = (1 - probs.sum(-1, keepdim=True)).clamp(min=0)
+    return torch.cat((probs, background), dim=-1)
+
+
+def pick_classes(student_logits: Tensor, student_classes: Tensor, activation: str) -> Tensor:
+    """The student's logits (..., C) of the classes (K',) that have a target, background kept."""
+    check_activation(activation)
+    if activation == 'softmax':
+        background = student_classes.new_tensor([student_logits.shape[-1] - 1])
+        student_classes = torch.cat((student_classes, background))
+    return student_logits[..., student_classes]
 
 
 def target_entropy(targets: Tensor, activation: str) -> Tensor:

@@ -14,16 +14,16 @@ def contrast(
     temperature 0.07). Cross entropy over cosine similarities / temperature (InfoNCE).
 
     Args:
-        student_embeds: (B, N_s, D).
-        teacher_embeds: (B, N_t, D), gets no gradient.
-        matched: (B, N_t) int64, student query of each teacher query; -1 entries are meaningless.
+        student_embeds: (..., N_s, D).
+        teacher_embeds: (..., N_t, D), gets no gradient.
+        matched: (..., N_t) int64, student query of each teacher query; -1 entries are meaningless.
         temperature: divides the similarities.
 
     Returns:
-        (B, N_t) >= 0, log N_t when all similarities are equal.
+        (..., N_t) >= 0, log N_t when all similarities are equal.
     """
     rows = matched.clamp(min=0).unsqueeze(-1).expand(-1, -1, student_embeds.shape[-1])
-    own = F.normalize(student_embeds.gather(1, rows), dim=-1)
+    own = F.normalize(student_embeds.gather(-2, rows), dim=-1)
     others = F.normalize(teacher_embeds.detach(), dim=-1)
     similarity = own @ others.transpose(-1, -2) / temperature
     return -torch.diagonal(similarity.log_softmax(-1), dim1=-2, dim2=-1)

@@ -1,18 +1,18 @@
 """Hungarian-matching logits distillation."""
 
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Dict, Optional
 
 import torch
 from torch import Tensor
 
-from .boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou
-from .classes import class_divergence, soft_targets, target_entropy
+from .boxes import clamp_to_image
+from .classes import soft_targets
 from .contrast import contrast
 from .matching import match, matching_cost, name_non_finite
-from .stages import add_terms, stage_groups
+from .pair_terms import Reduce, TermWeights, mean_over, pair_terms
+from .stages import add_terms, stage_pairs
 
 MATCHINGS = ('separate', 'joint')
-REDUCTIONS = ('mean', 'sum')
 PRESETS = {
     'paper': dict(matching='separate', negative_cls=False),
     'released': dict(matching='joint', negative_cls=True),
@@ -40,7 +40,8 @@ def logits_kd(
     teacher_embeds: Optional[Tensor] = None,
     student_mask: Optional[Tensor] = None,
     teacher_mask: Optional[Tensor] = None,
-    reduce: Callable[[Tensor], Tensor] = torch.as_tensor,
+    teacher_classes: Optional[Tensor] = None,
+    reduce: Reduce = torch.as_tensor,
 ) -> Dict[str, Tensor]:
     """Supervise the student with the teacher's predictions as soft pseudo ground truth.
 
@@ -71,7 +72,8 @@ def logits_kd(
         student_embeds: (L_s, B, N_s, D) and `teacher_embeds` (L_t, B, N_t, D), for the contrast.
         student_mask: (L_s, B, N_s) bool, True = takes part. None: all.
         teacher_mask: (L_t, B, N_t) bool, likewise.
-        reduce: averages a 0-d count over processes.
+        teacher_classes: see `soft_targets`; the student's logits hold these classes only.
+        reduce: averages a tensor of counts over processes.
 
     Returns:
         0-d tensors `cls`, `bbox`, `giou` and, when separate, `neg_bbox`, `neg_giou` (`neg_cls`);
@@ -81,9 +83,9 @@ def logits_kd(
     Raises:
         ValueError: unknown option; NaN or Inf, naming side, image and stage.
     """
-    _check_option('matching', matching, MATCHINGS)
-    _check_option('group_reduction', group_reduction, REDUCTIONS)
-    targets = soft_targets(teacher_logits, teacher_activation, student_activation)
+    if matching not in MATCHINGS:
+        raise ValueError(f'matching must be one of {MATCHINGS}, got {matching!r}')
+    targets = soft_targets(teacher_logits, teacher_activation, student_activation, teacher_classes)
     goals = clamp_to_image(teacher_boxes.detach())
     if contrast_weight and (student_embeds is None or teacher_embeds is None):
         raise ValueError('contrast_weight needs student_embeds and teacher_embeds')
@@ -96,97 +98,45 @@ def logits_kd(
         negative = teacher_mask & ~teacher_positive_mask
         sets = [('', positive, positive), ('neg_', negative, negative if negative_cls else None)]
 
-    groups = stage_groups(student_logits.shape[0], teacher_logits.shape[0], pairing)
-    student_stages, teacher_stages, scales = _flatten_groups(groups, group_reduction)
+    weights = TermWeights(cls_weight, bbox_weight, giou_weight)
+    pairs = stage_pairs(len(student_logits), len(teacher_logits), pairing, group_reduction)
+    logits, boxes = student_logits[pairs.student], student_boxes[pairs.student]
+    targets, goals = targets[pairs.teacher], goals[pairs.teacher]
+    rows = None if student_mask is None else student_mask[pairs.student]
     cost = matching_cost(
-        student_logits[student_stages],
-        student_boxes[student_stages],
-        targets[teacher_stages],
-        goals[teacher_stages],
+        logits,
+        boxes,
+        targets,
+        goals,
         activation=student_activation,
-        cls_weight=cls_weight,
-        bbox_weight=bbox_weight,
-        giou_weight=giou_weight,
+        cls_weight=weights.cls,
+        bbox_weight=weights.bbox,
+        giou_weight=weights.giou,
     )
-    rows = None if student_mask is None else student_mask[student_stages]
-
     losses: Dict[str, Tensor] = {}
-    for prefix, matched_mask, cls_mask in sets:
+    for prefix, columns, classified in sets:
         try:
-            matched = match(cost, rows, matched_mask[teacher_stages])
+            matched = match(cost, rows, columns[pairs.teacher])
         except ValueError as error:
             found = name_non_finite('student', student_logits, student_boxes)
             found = found or name_non_finite('teacher', teacher_logits, teacher_boxes)
             raise ValueError(f'{error}: {found or "the costs overflowed"}') from error
-        for index, scale in enumerate(scales):
-            student, teacher = student_stages[index], teacher_stages[index]
-            terms = _pair_terms(
-                student_logits[student],
-                student_boxes[student],
-                targets[teacher],
-                goals[teacher],
-                matched[index],
-                None if cls_mask is None else cls_mask[teacher],
-                student_activation,
-                reduce,
-            )
-            if contrast_weight and cls_mask is not None:
-                embeds = contrast(student_embeds[student], teacher_embeds[teacher], matched[index])
-                pair_mask = (matched[index] >= 0) & cls_mask[teacher]
-                value = contrast_weight * _mean_over(embeds, pair_mask, reduce)
-                add_terms(losses, dict(contrast=value), scale)
-            entropy = terms.pop('entropy', None)
-            if entropy is not None:
-                add_terms(losses, dict(entropy=entropy), cls_weight * scale)
-            weights = dict(cls=cls_weight, bbox=bbox_weight, giou=giou_weight)
-            weighted = {prefix + name: weights[name] * value for name, value in terms.items()}
-            add_terms(losses, weighted, scale)
+        terms = pair_terms(
+            logits,
+            boxes,
+            targets,
+            goals,
+            matched,
+            None if classified is None else classified[pairs.teacher],
+            pairs.factors,
+            activation=student_activation,
+            weights=weights,
+            reduce=reduce,
+        )
+        if contrast_weight and student_embeds is not None and teacher_embeds is not None:
+            own, other = student_embeds[pairs.student], teacher_embeds[pairs.teacher]
+            value = mean_over(contrast(own, other, matched), matched >= 0, pairs.factors, reduce)
+            add_terms(losses, dict(contrast=contrast_weight * value))
+        add_terms(losses, dict(entropy=terms.pop('entropy')) if 'entropy' in terms else {})
+        add_terms(losses, {prefix + name: value for name, value in terms.items()})
     return losses
-
-
-def _pair_terms(
-    student_logits: Tensor,
-    student_boxes: Tensor,
-    targets: Tensor,
-    goals: Tensor,
-    matched: Tensor,
-    cls_mask: Optional[Tensor],
-    activation: str,
-    reduce: Callable[[Tensor], Tensor],
-) -> Dict[str, Tensor]:
-    """Unweighted terms of one stage: (B, N_s, .), (B, N_t, .), matched (B, N_t) -> 0-d tensors."""
-    pair_mask = matched >= 0
-    rows = matched.clamp(min=0).unsqueeze(-1)
-    boxes = student_boxes.gather(1, rows.expand(-1, -1, 4))
-    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(goals))
-    terms = {
-        'bbox': _mean_over((boxes - goals).abs().sum(-1), pair_mask, reduce),
-        'giou': _mean_over(1 - giou, pair_mask, reduce),
-    }
-    if cls_mask is not None:
-        logits = student_logits.gather(1, rows.expand(-1, -1, student_logits.shape[-1]))
-        divergence = class_divergence(logits, targets, activation)
-        terms['cls'] = _mean_over(divergence, pair_mask & cls_mask, reduce)
-        entropy = target_entropy(targets, activation)
-        terms['entropy'] = _mean_over(entropy, pair_mask & cls_mask, reduce)
-    return terms
-
-
-def _mean_over(values: Tensor, mask: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum of the masked values over max(number of True, averaged over processes, 1)."""
-    count = reduce(mask.sum().to(values.dtype)).clamp(min=1)
-    return values.masked_fill(~mask, 0).sum() / count
-
-
-def _flatten_groups(
-    groups: List[List[int]], reduction: str
-) -> Tuple[List[int], List[int], List[float]]:
-    """Student stage, teacher stage and factor of every pair of stages."""
-    pairs = [(student, teacher) for student, group in enumerate(groups) for teacher in group]
-    scales = [1 / len(groups[student]) if reduction == 'mean' else 1.0 for student, _ in pairs]
-    return [student for student, _ in pairs], [teacher for _, teacher in pairs], scales
-
-
-def _check_option(name: str, value: str, valid: Tuple[str, ...]) -> None:
-    if value not in valid:
-        raise ValueError(f'{name} must be one of {valid}, got {value!r}')

@@ -1,10 +1,11 @@
 """Which decoder stages of the teacher supervise which stage of the student."""
 
-from typing import Dict, List
+from typing import Dict, List, NamedTuple, Tuple
 
 from torch import Tensor
 
 PAIRINGS = ('group', 'last', 'uniform')
+REDUCTIONS = ('mean', 'sum')
 
 
 def stage_groups(num_student: int, num_teacher: int, pairing: str = 'group') -> List[List[int]]:
@@ -38,6 +39,36 @@ def stage_groups(num_student: int, num_teacher: int, pairing: str = 'group') -> 
         end = max(first + 1, (stage + 1) * num_teacher // num_student)
         groups.append(list(range(first, end)))
     return [group[-1:] for group in groups] if pairing == 'uniform' else groups
+
+
+class StagePairs(NamedTuple):
+    """Pairs (student stage, teacher stage) that are compared, and the factor of each."""
+
+    student: List[int]
+    teacher: List[int]
+    factors: Tuple[float, ...]
+
+
+def stage_pairs(
+    num_student: int, num_teacher: int, pairing: str = 'group', group_reduction: str = 'mean'
+) -> StagePairs:
+    """`stage_groups` as a flat list of pairs.
+
+    Args:
+        num_student: decoder stages of the student; likewise `num_teacher`.
+        pairing: see `stage_groups`.
+        group_reduction: 'mean' gives each pair 1 / (size of its group), 'sum' gives it 1.
+
+    Raises:
+        ValueError: unknown option or a count below 1.
+    """
+    if group_reduction not in REDUCTIONS:
+        raise ValueError(f'group_reduction must be one of {REDUCTIONS}, got {group_reduction!r}')
+    groups = stage_groups(num_student, num_teacher, pairing)
+    student = [stage for stage, group in enumerate(groups) for _ in group]
+    teacher = [other for group in groups for other in group]
+    share = [1 / len(groups[stage]) if group_reduction == 'mean' else 1.0 for stage in student]
+    return StagePairs(student, teacher, tuple(share))
 
 
 def add_terms(total: Dict[str, Tensor], terms: Dict[str, Tensor], scale: float = 1.0) -> None:

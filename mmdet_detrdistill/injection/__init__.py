@@ -1,5 +1,7 @@
-"""Rules that put the teacher's queries into the student's decoder inputs."""
+"""Rules that put what the teacher looked for into the student's decoder inputs."""
 
+from .base import InjectionRule, build_injection
+from .teacher_boxes import TeacherBoxInjection
 from .teacher_queries import TeacherQueryInjection
 
-__all__ = ['TeacherQueryInjection']
+__all__ = ['InjectionRule', 'TeacherBoxInjection', 'TeacherQueryInjection', 'build_injection']

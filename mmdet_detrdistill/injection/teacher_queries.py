@@ -2,22 +2,34 @@
 
 from typing import Dict
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..adapters import DetectorAdapter, EncoderState
+from ..adapters import DetectorAdapter
+from ..pair import DistillPair
 from ..registration import register
+from .base import InjectionRule
 
 QUERY_SIDE = ('query', 'query_pos', 'reference_points')
 REFERENCES = ('teacher', 'student')
+#: per kind of query, the entries that are as wide as the detector
+EMBEDDINGS = {
+    'position': ('query_pos',),
+    'conditional': ('query_pos',),
+    'anchor': (),
+    'point': ('query', 'query_pos'),
+    'proposal': ('query', 'query_pos'),
+    'box': ('query',),
+    'distinct': ('query',),
+}
 
 
 @register('TASK_UTILS')
-class TeacherQueryInjection:
+class TeacherQueryInjection(InjectionRule):
     """The teacher's decoder inputs as queries of the student.
 
-    Source: DETRDistill, section 3.3. Works between detectors whose decoders take the same
-    query-side inputs: content and position for DETR, Conditional and Deformable DETR, content and
-    anchors for DAB-DETR, content and reference boxes for DINO and DDQ.
+    Source: DETRDistill, section 3.3. Works between queries of one kind (see
+    `DetectorAdapter.query_kind`). When the widths differ, a learned linear layer per embedding
+    brings the teacher's to the student's.
 
     Args:
         references: one-stage Deformable DETR has a layer that makes reference points of query
@@ -30,35 +42,32 @@ class TeacherQueryInjection:
     """
 
     def __init__(self, references: str = 'teacher') -> None:
+        super().__init__()
         if references not in REFERENCES:
             raise ValueError(f'references must be one of {REFERENCES}, got {references!r}')
         self.references = references
+        self.projections = nn.ModuleDict()
 
-    def __call__(
-        self, student: DetectorAdapter, student_state: EncoderState, teacher_state: EncoderState
-    ) -> Dict[str, Tensor]:
-        """Entries of the student's decoder inputs to replace, each (B, N_t, .), detached.
+    def refusal(self, student: DetectorAdapter, teacher: DetectorAdapter) -> str:
+        own, other = student.query_kind, teacher.query_kind
+        return '' if own == other else f"the teacher's queries are of kind {other!r}, not {own!r}"
 
-        Raises:
-            ValueError: the two decoders take other query-side inputs, or other widths.
-        """
-        own, other = student_state.decoder_inputs, teacher_state.decoder_inputs
-        wanted = [name for name in QUERY_SIDE if name in own]
-        offered = [name for name in QUERY_SIDE if name in other]
-        if wanted != offered:
-            raise ValueError(
-                f"the student's decoder takes {wanted}, the teacher's {offered}: its queries cannot "
-                'enter this student. Use a teacher of the same family or set loss_assign_kd=None.'
-            )
-        queries = {name: other[name].detach() for name in wanted}
-        for name, value in queries.items():
-            if value.shape[-1] != own[name].shape[-1]:
-                raise ValueError(
-                    f"the teacher's {name} is {value.shape[-1]} wide, the student's decoder takes "
-                    f'{own[name].shape[-1]}. Use a teacher of equal width or set '
-                    'loss_assign_kd=None.'
-                )
-        make_references = getattr(student.detector, 'reference_points_fc', None)
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        if student.embed_dims == teacher.embed_dims:
+            return
+        for name in EMBEDDINGS.get(student.query_kind, ('query',)):
+            self.projections[name] = nn.Linear(teacher.embed_dims, student.embed_dims)
+
+    def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
+        """Entries of the student's decoder inputs to replace, each (B, N_t, .), from detached ones."""
+        own = pair.student_walk.state.decoder_inputs
+        other = pair.teacher_walk.state.decoder_inputs
+        queries = {name: other[name].detach() for name in QUERY_SIDE if name in own}
+        for name, projection in self.projections.items():
+            queries[name] = projection(queries[name])
+        if 'query' not in self.projections and queries['query'].shape[-1] != own['query'].shape[-1]:
+            queries['query'] = own['query'][:, :1].expand(-1, queries['query'].shape[1], -1)
+        make_references = getattr(pair.student.detector, 'reference_points_fc', None)
         if self.references == 'student' and make_references is not None:
             queries['reference_points'] = make_references(queries['query_pos']).sigmoid()
         return queries

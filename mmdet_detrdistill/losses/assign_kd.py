@@ -2,7 +2,6 @@
 
 from typing import Any, Dict, Optional
 
-from mmdet.registry import TASK_UTILS
 from torch import Tensor
 
 from ..functional.assign_kd import PRESETS, assign_kd
@@ -10,11 +9,12 @@ from ..functional.stages import PAIRINGS
 from ..injection.teacher_queries import REFERENCES
 from ..pair import DistillPair
 from ..registration import register
-from .base import DistillLoss, reduce_count
+from .base import reduce_count
+from .replay import ReplayLoss, weighted
 
 
 @register('MODELS')
-class AssignKDLoss(DistillLoss):
+class AssignKDLoss(ReplayLoss):
     """Query-prior assignment distillation, see `functional.assign_kd`.
 
     The terms are the student's own detection losses on the teacher's queries.
@@ -26,16 +26,13 @@ class AssignKDLoss(DistillLoss):
             the student's predictions anew.
         references: whose reference points go along, see `TeacherQueryInjection`.
         pairing: teacher stages of a student stage, see `stage_groups`.
-        injection: config of a registered injection rule; None: `TeacherQueryInjection`.
+        injection: config of an injection rule, see `ReplayLoss`.
 
     Raises:
-        ValueError: `references` beside an `injection` of one's own.
+        ValueError: unknown option; a pair that the rule refuses (in `prepare`).
     """
 
-    replays = True
-    choices = dict(
-        assignment=('teacher', 'student'), references=REFERENCES, pairing=PAIRINGS
-    )
+    choices = dict(assignment=('teacher', 'student'), references=REFERENCES, pairing=PAIRINGS)
 
     def __init__(
         self,
@@ -47,6 +44,7 @@ class AssignKDLoss(DistillLoss):
         injection: Optional[Dict[str, Any]] = None,
     ) -> None:
         super().__init__(
+            injection or dict(type='auto'),
             loss_weight,
             preset,
             PRESETS,
@@ -54,14 +52,11 @@ class AssignKDLoss(DistillLoss):
             references=references,
             pairing=pairing,
         )
-        if injection is None:
-            injection = dict(type='TeacherQueryInjection', references=self.options['references'])
-        elif references is not None:
-            raise ValueError('AssignKDLoss: give `references` inside `injection`, not beside it')
-        self.injection = TASK_UTILS.build(injection)
+        if self.injection_config['type'] in ('auto', 'TeacherQueryInjection'):
+            self.injection_config.setdefault('references', self.options['references'])
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        outputs = pair.replay(self.injection)
+        outputs = self.replay(pair)
         if self.options['assignment'] == 'teacher':
             assignment = pair.teacher_assignment
         else:
@@ -80,4 +75,4 @@ class AssignKDLoss(DistillLoss):
             pairing=self.options['pairing'],
             reduce=reduce_count,
         )
-        return {name: self.loss_weight * value for name, value in terms.items()}
+        return weighted(self.loss_weight, terms)

@@ -80,8 +80,11 @@ class FeatureKDLoss(DistillLoss):
         outputs = teacher.outputs
         _, gt_boxes, _ = pair.ground_truth
         matched = options['quality'] == 'matched_iou'
+        probs = foreground_probs(outputs.logits[picked], pair.teacher.activation)
+        if pair.teacher_classes is not None:
+            probs = probs[..., pair.teacher_classes]
         weights = query_quality(
-            foreground_probs(outputs.logits[picked], pair.teacher.activation),
+            probs,
             outputs.boxes[picked],
             gt_boxes,
             pair.teacher_assignment[picked] if matched else None,

@@ -5,8 +5,8 @@ from typing import Dict, Optional
 from torch import Tensor
 
 from ..adapters import DetectorAdapter
-from ..functional.logits_kd import MATCHINGS, PRESETS, REDUCTIONS, logits_kd
-from ..functional.stages import PAIRINGS
+from ..functional.logits_kd import MATCHINGS, PRESETS, logits_kd
+from ..functional.stages import PAIRINGS, REDUCTIONS
 from ..pair import DistillPair
 from ..registration import register
 from .base import DistillLoss, reduce_count
@@ -59,7 +59,7 @@ class LogitsKDLoss(DistillLoss):
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student, teacher = pair.student_walk.outputs, pair.teacher_walk.outputs
         terms = logits_kd(
-            student.logits,
+            pair.shared_logits(student.logits),
             student.boxes,
             teacher.logits,
             teacher.boxes,
@@ -70,6 +70,7 @@ class LogitsKDLoss(DistillLoss):
             teacher_embeds=teacher.hidden_states,
             student_mask=student.query_mask,
             teacher_mask=teacher.query_mask,
+            teacher_classes=pair.teacher_classes,
             reduce=reduce_count,
             **self.options,
         )

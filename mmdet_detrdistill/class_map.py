@@ -1,0 +1,69 @@
+"""Which class of the teacher stands for which class of the student."""
+
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+
+import torch
+from torch import Tensor
+
+
+class ClassMap(NamedTuple):
+    """Both label sets, paired.
+
+    Attributes:
+        label_map: (K_s,) int64, the teacher's label of each student label, -1 = it has none.
+        student_classes: (K',) int64, the student labels that have one.
+        teacher_classes: (K',) int64, the teacher's labels of those.
+    """
+
+    label_map: Tensor
+    student_classes: Tensor
+    teacher_classes: Tensor
+
+
+def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int) -> ClassMap:
+    """From one teacher label, or -1, per student label.
+
+    Raises:
+        ValueError: wrong length, a label out of range or used twice, or none mapped at all.
+    """
+    labels = [int(label) for label in label_map]
+    used = [label for label in labels if label >= 0]
+    if len(labels) != num_student:
+        raise ValueError(f'class_map names {len(labels)} classes, the student has {num_student}')
+    if any(label >= num_teacher or label < -1 for label in labels):
+        raise ValueError(f'class_map {labels}: labels must lie in [-1, {num_teacher - 1}]')
+    if len(set(used)) != len(used) or not used:
+        raise ValueError(f'class_map {labels}: each teacher class may stand for one, and one must')
+    table = torch.tensor(labels, dtype=torch.long)
+    return ClassMap(table, (table >= 0).nonzero().flatten(), table[table >= 0])
+
+
+def class_names(meta: Dict[str, Any]) -> Optional[List[str]]:
+    """`classes` of a dataset's metainfo or of a checkpoint's `dataset_meta`, None if unnamed."""
+    names = {key.lower(): value for key, value in meta.items()}.get('classes')
+    return None if names is None else list(names)
+
+
+def map_by_name(
+    student_names: Sequence[str], teacher_names: Sequence[str], renamed: Dict[str, str]
+) -> List[int]:
+    """The teacher's label of each student class of the same name, after `renamed`, else -1.
+
+    Args:
+        student_names: in label order; likewise `teacher_names`.
+        renamed: the teacher's name of a student class, where they differ.
+
+    Raises:
+        ValueError: `renamed` names a class that is not there.
+    """
+    for own, other in renamed.items():
+        if own not in student_names or other not in teacher_names:
+            raise ValueError(
+                f'class_map {own!r}: {other!r}: student classes are {list(student_names)}, teacher '
+                f'classes {list(teacher_names)}'
+            )
+    order = {name: label for label, name in enumerate(teacher_names)}
+    return [order.get(renamed.get(name, name), -1) for name in student_names]
+
+
+ClassMapConfig = Union[None, str, Sequence[int], Dict[str, str]]

@@ -1,0 +1,82 @@
+"""The terms of matched pairs of predictions, for all pairs of stages at once."""
+
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from .boxes import cxcywh_to_xyxy, iou_and_giou
+from .classes import class_divergence, target_entropy
+
+Reduce = Callable[[Tensor], Tensor]
+
+
+class TermWeights(NamedTuple):
+    """Weights of the three terms, in the matching cost and in the loss."""
+
+    cls: float = 1.0
+    bbox: float = 5.0
+    giou: float = 2.0
+
+
+def pair_terms(
+    student_logits: Tensor,
+    student_boxes: Tensor,
+    targets: Tensor,
+    goals: Tensor,
+    matched: Tensor,
+    cls_mask: Optional[Tensor],
+    factors: Tuple[float, ...],
+    *,
+    activation: str = 'sigmoid',
+    weights: TermWeights = TermWeights(),  # noqa: B008 (immutable)
+    reduce: Reduce = torch.as_tensor,
+) -> Dict[str, Tensor]:
+    """Weighted terms of P pairs of stages, each over its number of pairs, summed over the P.
+
+    Source: the summands of DETRDistill, Eq. 3 and 4.
+
+    Args:
+        student_logits: (P, B, N_s, C).
+        student_boxes: (P, B, N_s, 4), cxcywh in [0, 1].
+        targets: (P, B, N_t, C) soft labels.
+        goals: (P, B, N_t, 4), cxcywh in [0, 1].
+        matched: (P, B, N_t) int64, the student query of each teacher query, -1 = none.
+        cls_mask: (P, B, N_t) bool, True = its class is distilled; None = no class term.
+        factors: P factors.
+        activation: the student's.
+        weights: of the terms.
+        reduce: averages a tensor of counts over processes.
+
+    Returns:
+        0-d `bbox` (L1, summed over the 4 coordinates) and `giou` (1 - GIoU); with a mask `cls`
+        (`class_divergence`) and `entropy` (its floor, no gradient). All >= 0 up to rounding.
+    """
+    pair_mask = matched >= 0
+    rows = matched.clamp(min=0).unsqueeze(-1)
+    boxes = student_boxes.gather(2, rows.expand(-1, -1, -1, 4))
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(goals))
+    distance = (boxes - goals).abs().sum(-1)
+    terms = {
+        'bbox': weights.bbox * mean_over(distance, pair_mask, factors, reduce),
+        'giou': weights.giou * mean_over(1 - giou, pair_mask, factors, reduce),
+    }
+    if cls_mask is not None:
+        cls_mask = pair_mask & cls_mask
+        logits = student_logits.gather(2, rows.expand(-1, -1, -1, student_logits.shape[-1]))
+        divergence = class_divergence(logits, targets, activation)
+        entropy = target_entropy(targets, activation)
+        terms['cls'] = weights.cls * mean_over(divergence, cls_mask, factors, reduce)
+        terms['entropy'] = weights.cls * mean_over(entropy, cls_mask, factors, reduce)
+    return terms
+
+
+def mean_over(values: Tensor, mask: Tensor, factors: Tuple[float, ...], reduce: Reduce) -> Tensor:
+    """Sum over P of factor * (sum of masked values / max(number of True over processes, 1)).
+
+    Args:
+        values: (P, B, N); `mask`: (P, B, N) bool; `factors`: P numbers.
+    """
+    counts = reduce(mask.sum((1, 2)).to(values.dtype)).clamp(min=1)
+    sums = values.masked_fill(~mask, 0).sum((1, 2))
+    return (values.new_tensor(factors) * sums / counts).sum()

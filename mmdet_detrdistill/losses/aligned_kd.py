@@ -1,0 +1,71 @@
+"""Module of `functional.aligned_kd`."""
+
+from typing import Any, Dict, Optional
+
+from torch import Tensor
+
+from ..functional.aligned_kd import PRESETS, aligned_kd
+from ..functional.stages import PAIRINGS, REDUCTIONS
+from ..pair import DistillPair
+from ..registration import register
+from .base import reduce_count
+from .replay import ReplayLoss, weighted
+
+
+@register('MODELS')
+class AlignedKDLoss(ReplayLoss):
+    """Index-aligned distillation on the injected queries, see `functional.aligned_kd`.
+
+    Not part of DETRDistill; shares the second decoder pass of `AssignKDLoss`, so that it is nearly
+    free beside it.
+
+    Args:
+        loss_weight: factor of all terms.
+        injection: config of an injection rule, see `ReplayLoss`; the others as in `LogitsKDLoss`.
+    """
+
+    statistics = ('entropy',)
+    choices = dict(pairing=PAIRINGS, group_reduction=REDUCTIONS)
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        preset: str = 'paper',
+        negative_cls: Optional[bool] = None,
+        pairing: str = 'group',
+        group_reduction: str = 'mean',
+        cls_weight: float = 1.0,
+        bbox_weight: float = 5.0,
+        giou_weight: float = 2.0,
+        injection: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        super().__init__(
+            injection or dict(type='auto', references='teacher'),
+            loss_weight,
+            preset,
+            PRESETS,
+            negative_cls=negative_cls,
+            pairing=pairing,
+            group_reduction=group_reduction,
+            cls_weight=cls_weight,
+            bbox_weight=bbox_weight,
+            giou_weight=giou_weight,
+        )
+
+    def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
+        student, teacher = self.replay(pair), pair.teacher_walk.outputs
+        terms = aligned_kd(
+            pair.shared_logits(student.logits),
+            student.boxes,
+            teacher.logits,
+            teacher.boxes,
+            pair.teacher_assignment >= 0,
+            student_activation=pair.student.activation,
+            teacher_activation=pair.teacher.activation,
+            student_mask=student.query_mask,
+            teacher_mask=teacher.query_mask,
+            teacher_classes=pair.teacher_classes,
+            reduce=reduce_count,
+            **self.options,
+        )
+        return weighted(self.loss_weight, terms)

@@ -1,0 +1,43 @@
+"""What losses on the student's second decoder pass have in common."""
+
+from typing import Any, Dict, Optional
+
+from torch import Tensor
+
+from ..adapters import DecoderOutputs, DetectorAdapter
+from ..injection import InjectionRule, build_injection
+from ..pair import DistillPair
+from .base import DistillLoss
+
+
+class ReplayLoss(DistillLoss):
+    """A loss on what the student answers to the teacher's queries.
+
+    Args:
+        injection: config of a registered rule; `type='auto'` takes the teacher's queries where they
+            mean the same to the student, else the teacher's boxes where the student has anchors.
+        others: see `DistillLoss`.
+    """
+
+    replays = True
+
+    def __init__(self, injection: Dict[str, Any], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.injection_config = dict(injection)
+        self.injection: Optional[InjectionRule] = None
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        """Build the rule, unless another loss of the same config has shared its own already."""
+        if self.injection is None:
+            self.injection = build_injection(self.injection_config, student, teacher)
+
+    def replay(self, pair: DistillPair) -> DecoderOutputs:
+        """The student's predictions for the injected queries."""
+        if self.injection is None:
+            raise RuntimeError(f'{type(self).__name__}.prepare has not been called')
+        return pair.replay(self.injection)
+
+
+def weighted(weight: float, terms: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Every term times the loss weight."""
+    return {name: weight * value for name, value in terms.items()}
