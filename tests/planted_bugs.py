@@ -1,0 +1,285 @@
+"""Breaks the functional layer on purpose, one bug at a time, and sees named tests fail.
+
+    python tests/planted_bugs.py
+
+Works on a temporary copy, never on the working tree. Every named test has to fail under its bug
+and to pass without it; a bug whose text is no longer in the source is an error as well. Prints a
+table; exit status 1 when a bug goes unnoticed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple, Sequence, Set, Tuple
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = Path('mmdet_detrdistill', 'functional')
+TESTS = Path('tests', 'functional')
+SUPPORT = ('__init__.py', 'allocation.py', 'reference.py', 'reference_terms.py')
+
+
+class Bug(NamedTuple):
+    """Replace `old`, which occurs once in `file`, by `new`; each of `tests` shall fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: Tuple[str, ...]
+
+
+BUGS = (
+    Bug(
+        'width and height swapped in the box conversion',
+        'boxes.py',
+        '(cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)',
+        '(cx - h / 2, cy - w / 2, cx + h / 2, cy + w / 2)',
+        (
+            'test_boxes.py::test_convention_cxcywh_to_xyxy',
+            'test_logits_kd_conventions.py::test_convention_boxes_are_cxcywh',
+            'test_query_quality.py::test_convention_boxes_are_cxcywh',
+            'test_assign_kd_conventions.py::test_convention_boxes_are_cxcywh',
+        ),
+    ),
+    Bug(
+        'entropy not taken off the class term',
+        'classes.py',
+        ' - target_entropy(targets, activation)',
+        '',
+        ('test_classes.py::test_zero_at_equality', 'test_logits_kd.py::test_zero_at_equality'),
+    ),
+    Bug(
+        'background read from the first channel',
+        'classes.py',
+        'logits.softmax(-1)[..., :-1]',
+        'logits.softmax(-1)[..., 1:]',
+        ('test_classes.py::test_convention_softmax_background_is_last',),
+    ),
+    Bug(
+        'matching ignores which student queries take part',
+        'matching.py',
+        'row_ids = rows[stage, image].nonzero()[0]',
+        'row_ids = np.arange(num_students)',
+        (
+            'test_matching.py::test_convention_mask_true_is_kept',
+            'test_logits_kd_conventions.py::test_convention_student_mask_true_is_kept',
+        ),
+    ),
+    Bug(
+        'stages paired by index instead of by group',
+        'stages.py',
+        'first = stage * num_teacher // num_student',
+        'first = min(stage, num_teacher - 1)',
+        (
+            'test_stages.py::test_value_by_hand',
+            'test_logits_kd.py::test_equals_reference_for_stages',
+        ),
+    ),
+    Bug(
+        'one joint assignment instead of two',
+        'logits_kd.py',
+        "if matching == 'joint':",
+        'if matching in MATCHINGS:',
+        (
+            'test_logits_kd_conventions.py::test_convention_matching',
+            'test_logits_kd.py::test_no_objects',
+        ),
+    ),
+    Bug(
+        'student and teacher swapped in the divergence',
+        'pair_terms.py',
+        'class_divergence(logits, targets, activation)',
+        'class_divergence(targets.logit(), logits.sigmoid(), activation)',
+        (
+            'test_logits_kd.py::test_value_by_hand',
+            'test_logits_kd_conventions.py::test_convention_student_first',
+        ),
+    ),
+    Bug(
+        'teacher boxes not detached',
+        'logits_kd.py',
+        'clamp_to_image(teacher_boxes.detach())',
+        'clamp_to_image(teacher_boxes)',
+        ('test_logits_kd.py::test_teacher_gets_no_gradient',),
+    ),
+    Bug(
+        'teacher boxes not cut at the image',
+        'logits_kd.py',
+        'clamp_to_image(teacher_boxes.detach())',
+        'teacher_boxes.detach()',
+        ('test_logits_kd_conventions.py::test_convention_teacher_boxes_are_cut_at_the_image',),
+    ),
+    Bug(
+        'sum over pairs not divided by their number',
+        'pair_terms.py',
+        '* sums / counts)',
+        '* sums)',
+        (
+            'test_logits_kd.py::test_batch_equals_single',
+            'test_logits_kd_conventions.py::test_convention_denominator_is_the_number_of_pairs',
+        ),
+    ),
+    Bug(
+        'exponents of score and IoU swapped',
+        'feature_kd.py',
+        '** gamma * own_iou ** (1 - gamma)',
+        '** (1 - gamma) * own_iou**gamma',
+        ('test_query_quality.py::test_convention_gamma_is_the_exponent_of_the_score',),
+    ),
+    Bug(
+        'background queries take the IoU of some object',
+        'feature_kd.py',
+        'value.masked_fill(found < 0, 0)',
+        'value',
+        ('test_query_quality.py::test_convention_negative_index_is_no_object',),
+    ),
+    Bug(
+        'teacher features not detached',
+        'feature_kd.py',
+        'teacher = teacher.detach()',
+        'teacher = teacher + 0',
+        ('test_feature_kd.py::test_teacher_gets_no_gradient',),
+    ),
+    Bug(
+        'padded pixels count',
+        'feature_kd.py',
+        '(attention * error * valid)',
+        '(attention * error)',
+        (
+            'test_feature_kd_conventions.py::test_convention_valid_mask_true_is_kept',
+            'test_feature_kd_conventions.py::test_convention_padding_does_not_matter',
+        ),
+    ),
+    Bug(
+        'padded pixels decide the largest mask value',
+        'feature_kd.py',
+        'masks = masks * valid',
+        'masks = masks.clone()',
+        ('test_feature_kd_conventions.py::test_convention_padding_does_not_matter',),
+    ),
+    Bug(
+        'loss per query not divided by their number',
+        'feature_kd.py',
+        ' / queries.shape[2]',
+        '',
+        (
+            'test_feature_kd.py::test_equals_known_limit',
+            'test_feature_kd_conventions.py::test_convention_denominators',
+        ),
+    ),
+    Bug(
+        'one mask per query materialised (the same value)',
+        'feature_kd.py',
+        'attention = (looked_at * (moments @ looked_at)).sum(1)',
+        "psi = torch.einsum('lbnc,bcp->lbnp', queries, looked_at); "
+        "attention = torch.einsum('lbn,lbnp->bp', quality, psi.square()) / queries.shape[2]",
+        ('test_feature_kd.py::test_memory_does_not_grow_with_queries',),
+    ),
+    Bug(
+        'assignment of the wrong teacher stage',
+        'assign_kd.py',
+        'assignment[other],',
+        'assignment[0],',
+        (
+            'test_assign_kd.py::test_equals_reference_for_stages',
+            'test_assign_kd_conventions.py::test_convention_stages_are_summed_and_groups_averaged',
+        ),
+    ),
+    Bug(
+        'height and width of the image swapped',
+        'assign_kd.py',
+        '.flip(-1).repeat(1, 2)',
+        '.repeat(1, 2)',
+        (
+            'test_assign_kd_conventions.py'
+            '::test_convention_bbox_gets_cxcywh_and_iou_corners_in_pixels',
+        ),
+    ),
+    Bug(
+        'normaliser counts background queries in full',
+        'assign_kd.py',
+        'num_negative * criterion.background_weight',
+        'num_negative',
+        (
+            'test_assign_kd.py::test_value_by_hand',
+            'test_assign_kd.py::test_equals_known_limit',
+            'test_assign_kd_conventions.py::test_convention_denominators',
+        ),
+    ),
+)
+
+
+def copy_layer(folder: Path) -> None:
+    """The functional layer and its tests, on their own, into an empty folder."""
+    ignore = shutil.ignore_patterns('__pycache__')
+    shutil.copytree(ROOT / SOURCE, folder / SOURCE, ignore=ignore)
+    shutil.copytree(ROOT / TESTS, folder / TESTS, ignore=ignore)
+    (folder / SOURCE.parent / '__init__.py').touch()
+    for name in SUPPORT:
+        shutil.copy(ROOT / TESTS.parent / name, folder / TESTS.parent / name)
+    (folder / 'pytest.ini').write_text('[pytest]\n')
+
+
+def plant(folder: Path, bug: Bug) -> str:
+    """Put a bug into the copy; returns the sound text of the file."""
+    path = folder / SOURCE / bug.file
+    sound = path.read_text()
+    if sound.count(bug.old) != 1:
+        raise SystemExit(
+            f'{SOURCE / bug.file} has {sound.count(bug.old)} times {bug.old!r}, expected once: '
+            f'adjust the planted bug {bug.name!r} in {Path(__file__).name}'
+        )
+    path.write_text(sound.replace(bug.old, bug.new))
+    return sound
+
+
+def failing(folder: Path, tests: Sequence[str]) -> Set[str]:
+    """Which of the named tests fail in the copy (in at least one of their parametrisations)."""
+    names = [(TESTS / test).as_posix() for test in tests]
+    command = ['-m', 'pytest', '-q', '--tb=no', '-rf', '-p', 'no:cacheprovider', *names]
+    environment = {
+        **os.environ,
+        'PYTHONPATH': str(folder),
+        'PYTHONDONTWRITEBYTECODE': '1',
+        'OMP_NUM_THREADS': '1',
+    }
+    result = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    # 0 all passed, 1 some failed; anything else is no verdict on the named tests.
+    if result.returncode not in (0, 1):
+        raise SystemExit(f'pytest stopped:\n{result.stdout}{result.stderr}')
+    failed = [line.split()[1] for line in result.stdout.splitlines() if line.startswith('FAILED ')]
+    return {
+        test for test, name in zip(tests, names) if any(f.split('[')[0] == name for f in failed)
+    }
+
+
+def main() -> int:
+    every_test = sorted({test for bug in BUGS for test in bug.tests})
+    unnoticed = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy_layer(folder)
+        broken = failing(folder, every_test)
+        if broken:
+            raise SystemExit(f'failing without any planted bug: {sorted(broken)}')
+        for bug in BUGS:
+            sound = plant(folder, bug)
+            caught = failing(folder, bug.tests)
+            (folder / SOURCE / bug.file).write_text(sound)
+            unnoticed += len(caught) < len(bug.tests)
+            print(f'{bug.file}: {bug.name}')
+            for test in bug.tests:
+                print(f'    {"fails" if test in caught else "PASSES (unnoticed)"}  {test}')
+    print(
+        f'{len(BUGS) - unnoticed} of {len(BUGS)} planted bugs noticed by every test named for them'
+    )
+    return 1 if unnoticed else 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
