@@ -38,7 +38,9 @@ def remove(path: Path) -> None:
 
 def copy_entry(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+        # no byte code, and nothing that is of use in a clone only
+        ignore = shutil.ignore_patterns('__pycache__', '*.pyc', '*.sh')
+        shutil.copytree(source, target, ignore=ignore)
     else:
         shutil.copy2(source, target)
 
@@ -55,11 +57,12 @@ class BuildPyWithMim(build_py):
     """Puts ``.mim`` beside the modules: into the wheel's build tree, or into the source tree."""
 
     def run(self) -> None:
-        super().run()
         if self.editable_mode:
             package, place = ROOT / PACKAGE, link_entry
         else:
             package, place = Path(self.build_lib) / PACKAGE, copy_entry
+            remove(package)  # nothing of an earlier build, such as a module since deleted
+        super().run()
         extension = package / '.mim'
         remove(extension)
         extension.mkdir(parents=True)
@@ -81,6 +84,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_dir={'': '.'},  # an editable install is then a plain path entry
     include_package_data=False,
     cmdclass={'build_py': BuildPyWithMim},
     python_requires='>=3.8',

@@ -18,7 +18,7 @@ constraints=$venv/constraints.txt
 say() { printf '[setup %3dm%02ds] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
 fail() { say "$*" >&2; exit 1; }
 in_venv() { "$venv/bin/python" "$@"; }
-install() { in_venv -m pip install --quiet --disable-pip-version-check "$@"; }
+install() { in_venv -m pip install -qq --disable-pip-version-check "$@"; }
 operators_work() { in_venv -W ignore -c 'import mmcv.ops' 2>/dev/null; }
 torch_version() { in_venv -c 'import torch; print(torch.__version__)' 2>/dev/null || true; }
 
@@ -81,8 +81,7 @@ fi
 operators_work || fail "mmcv's operators do not import: $(in_venv -c 'import mmcv.ops' 2>&1 | tail -n 1)"
 
 say 'mmengine, mmdet, mmrazor, this package and the tools'
-install --constraint "$constraints" --no-build-isolation --config-settings editable_mode=compat \
-    --editable '.[openmmlab,dev]'
+install --constraint "$constraints" --no-build-isolation --editable '.[openmmlab,dev]'
 if ! in_venv -c 'import cv2' 2>/dev/null; then
     say 'this system lacks libraries for windows (libGL): OpenCV without windows'
     in_venv -m pip uninstall --quiet --yes opencv-python
