@@ -1,0 +1,37 @@
+"""Every ordered pair of families takes a step, and docs/support.md says the truth."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from mmdet_detrdistill import DETRDistill
+from tests.detectors import tiny
+from tests.support_table import BEGIN, END, FAMILIES, injection_of, step, table
+
+PAIRS = [(student, teacher) for student in FAMILIES for teacher in FAMILIES]
+
+
+@pytest.mark.parametrize(('student', 'teacher'), PAIRS)
+def test_pair_takes_a_step_or_is_refused_by_name(student, teacher):
+    own, other = tiny(student, seed=1), tiny(teacher, seed=2, num_queries=15)
+    terms = step(own, other)
+    assert all(math.isfinite(value) for value in terms.values())
+    assert terms['loss_feature_kd'] > 0
+    assert terms['loss_logits_kd.neg_bbox'] > 0
+    if injection_of(own, other):
+        assert terms['loss_assign_kd.cls'] > 0
+        assert terms['loss_aligned_kd.neg_bbox'] > 0
+        return
+    with pytest.raises(ValueError, match='loss to None'):
+        DETRDistill(
+            own,
+            other,
+            dict(type='DETRDistiller', distill_losses=dict(loss_assign_kd=dict(type='AssignKDLoss'))),
+        )
+
+
+def test_documented_table_is_the_code_s():
+    page = (Path(__file__).parents[1] / 'docs' / 'support.md').read_text()
+    documented = page.split(BEGIN)[1].split(END)[0].strip()
+    assert documented == table()
