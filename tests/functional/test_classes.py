@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from mmdet_detrdistill.functional import (
     class_divergence,
     foreground_probs,
+    pick_classes,
     soft_targets,
     target_entropy,
 )
@@ -94,6 +95,25 @@ def test_convention_sigmoid_to_softmax():
     logits = torch.logit(row(0.8, 0.2))
     assert_close(soft_targets(logits, 'sigmoid', 'softmax'), row(0.64, 0.16, 0.2))
     assert_close(foreground_probs(logits, 'sigmoid'), row(0.8, 0.2))
+
+
+def test_convention_picked_classes_are_in_the_students_order():
+    # The student has classes (c, a) of the teacher's (a, b, c); b counts as background.
+    classes = torch.tensor([2, 0])
+    logits = row(0.1, 0.2, 0.3, 0.4).log()
+    assert_close(soft_targets(logits, 'softmax', 'sigmoid', classes), row(0.3, 0.1))
+    assert_close(soft_targets(logits, 'softmax', 'softmax', classes), row(0.3, 0.1, 0.6))
+    logits = torch.logit(row(0.2, 0.9, 0.8))
+    assert_close(soft_targets(logits, 'sigmoid', 'sigmoid', classes), row(0.8, 0.2))
+    # Foreground mass 0.8, shared 4 : 1.
+    assert_close(soft_targets(logits, 'sigmoid', 'softmax', classes), row(0.64, 0.16, 0.2))
+
+
+def test_convention_picked_logits_keep_the_background():
+    logits = row(1.0, 2.0, 3.0, 4.0)
+    classes = torch.tensor([2, 0])
+    assert_close(pick_classes(logits, classes, 'sigmoid'), row(3.0, 1.0))
+    assert_close(pick_classes(logits, classes, 'softmax'), row(3.0, 1.0, 4.0))
 
 
 @pytest.mark.parametrize('teacher_activation', ACTIVATIONS)
