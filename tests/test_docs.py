@@ -1,0 +1,76 @@
+"""What docs/method.md and docs/configs.md name exists, and their example runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmdet_detrdistill.losses import AssignKDLoss, FeatureKDLoss, LogitsKDLoss
+from tests.stepping import (
+    build_from_config,
+    load,
+    save_random_teacher,
+    shrink,
+    step,
+    synthetic_batch,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+METHOD = (ROOT / 'docs' / 'method.md').read_text()
+CONFIGS = (ROOT / 'docs' / 'configs.md').read_text()
+
+
+def named_objects(text):
+    """(file, name) of every `file.py::name` and of the `::name` that follow it in a row."""
+    found, file = [], None
+    for given, name in re.findall(r'`([\w/]+\.py)?::(\w+)`', text):
+        file = given or file
+        found.append((file, name))
+    return found
+
+
+def test_functions_and_tests_exist():
+    named = named_objects(METHOD)
+    assert len(named) > 30
+    for file, name in named:
+        path = ROOT / file if file.startswith('tests/') else ROOT / 'mmdet_detrdistill' / file
+        assert re.search(rf'^\s*(def|class) {name}\b', path.read_text(), re.MULTILINE), (file, name)
+
+
+@pytest.mark.parametrize('loss', [LogitsKDLoss, FeatureKDLoss, AssignKDLoss])
+def test_preset_tables_are_the_code_s(loss):
+    section = METHOD.split(f'| option of `{loss.__name__}` |')[1].split('\n\n')[0]
+    rows = [line.split('|')[1:4] for line in section.splitlines() if line.startswith('| `')]
+    documented = {re.search(r'`(\w+)`', row[0]).group(1): row[1:] for row in rows}
+    paper, released = (loss(preset=preset).options for preset in ('paper', 'released'))
+    differing = {name for name in paper if paper[name] != released[name]}
+    assert set(documented) == differing
+    for name, cells in documented.items():
+        for cell, options in zip(cells, (paper, released)):
+            assert cell.split('`')[1] == str(options[name]), (name, cell)
+
+
+def test_links_and_files_exist():
+    for text in (METHOD, CONFIGS):
+        for target in re.findall(r'\]\(([^)#]+)\)', text):
+            assert (ROOT / 'docs' / target).exists(), target
+
+
+def test_own_detector_in_ten_lines(tmp_path, monkeypatch):
+    """The example of docs/configs.md, next to a student and a teacher of one's own."""
+    monkeypatch.chdir(tmp_path)
+    stock = ROOT / 'configs' / 'conditional_detr' / 'conditional-detr_r18_8xb2-50e_coco.py'
+    student = shrink(load(stock), tmp_path)
+    student.dump('my_student.py')
+    student.dump('my_teacher.py')
+    Path(save_random_teacher('my_teacher.py', tmp_path)).rename('my_teacher.pth')
+    example = re.search(r'```python\n(_base_.*?)```', CONFIGS, re.DOTALL).group(1)
+    Path('mine.py').write_text(example)
+
+    model, optim_wrapper = build_from_config(load(tmp_path / 'mine.py'))
+    log_vars, _ = step(model, optim_wrapper, synthetic_batch())
+    assert torch.isfinite(log_vars['loss'])
+    assert {'loss_cls', 'loss_logits_kd.cls', 'loss_feature_kd', 'loss_assign_kd.cls'} <= set(
+        log_vars
+    )
