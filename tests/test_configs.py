@@ -100,8 +100,10 @@ def test_loads_dumps_and_reloads(path, tmp_path):
 @every_config
 def test_header_says_how_to_run_and_what_to_expect(path):
     text = '\n'.join(header(path))
-    assert re.search(r'mim (train|test) |python -m |python tools/|make [a-z]', text)
-    assert re.search(r'published|measured|not run', text, re.IGNORECASE)
+    command = re.search(r'mim (train|test) |python -m |python tools/|make [a-z]', text)
+    assert command, 'the comment at the top lacks the command that runs the config'
+    status = re.search(r'published|measured|not run', text, re.IGNORECASE)
+    assert status, 'the comment at the top lacks a status: published, measured here or not run'
     assert len(path.read_text().splitlines()) <= 60
 
 
