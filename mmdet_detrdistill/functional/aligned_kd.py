@@ -59,7 +59,7 @@ def aligned_kd(
             f'the student answered {student_logits.shape[2]} queries, '
             f'the teacher {teacher_logits.shape[2]}'
         )
-    pairs = stage_pairs(len(student_logits), len(teacher_logits), pairing, group_reduction)
+    pairs = stage_pairs(student_logits.shape[0], teacher_logits.shape[0], pairing, group_reduction)
     targets = soft_targets(teacher_logits, teacher_activation, student_activation, teacher_classes)
     goals = clamp_to_image(teacher_boxes.detach())
     taking_part = torch.ones_like(teacher_positive_mask[pairs.teacher])

@@ -94,7 +94,7 @@ def assign_kd(
     """
     background = student_logits.shape[-1] if num_classes is None else num_classes
     losses: Dict[str, Tensor] = {}
-    for stage, group in enumerate(stage_groups(len(student_logits), len(assignment), pairing)):
+    for stage, group in enumerate(stage_groups(student_logits.shape[0], assignment.shape[0], pairing)):
         for other in group:
             terms = _set_loss(
                 student_logits[stage],

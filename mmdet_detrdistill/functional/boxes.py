@@ -46,7 +46,7 @@ def iou_and_giou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor
     """
     ax1, ay1, ax2, ay2 = boxes_xyxy.unbind(-1)
     bx1, by1, bx2, by2 = other_xyxy.unbind(-1)
-    tiny = torch.finfo(boxes_xyxy.dtype).tiny
+    eps = 1e-9  # below any area of a pixel; keeps gradients of boxes without area small
     inter = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0) * (
         torch.minimum(ay2, by2) - torch.maximum(ay1, by1)
     ).clamp(min=0)
@@ -54,5 +54,5 @@ def iou_and_giou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor
     hull = (torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)) * (
         torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
     )
-    iou = inter / union.clamp(min=tiny)
-    return iou, iou - (hull - union) / hull.clamp(min=tiny)
+    iou = inter / union.clamp(min=eps)
+    return iou, iou - (hull - union) / hull.clamp(min=eps)

@@ -99,7 +99,7 @@ def logits_kd(
         sets = [('', positive, positive), ('neg_', negative, negative if negative_cls else None)]
 
     weights = TermWeights(cls_weight, bbox_weight, giou_weight)
-    pairs = stage_pairs(len(student_logits), len(teacher_logits), pairing, group_reduction)
+    pairs = stage_pairs(student_logits.shape[0], teacher_logits.shape[0], pairing, group_reduction)
     logits, boxes = student_logits[pairs.student], student_boxes[pairs.student]
     targets, goals = targets[pairs.teacher], goals[pairs.teacher]
     rows = None if student_mask is None else student_mask[pairs.student]
@@ -113,6 +113,9 @@ def logits_kd(
         bbox_weight=weights.bbox,
         giou_weight=weights.giou,
     )
+    # 0 * Inf is NaN: a sigmoid or the clamp would hide an infinite teacher from `match`.
+    hidden = 0 * (teacher_logits.sum(-1) + teacher_boxes.sum(-1))[pairs.teacher].detach()
+    cost = cost + hidden.unsqueeze(-2)
     losses: Dict[str, Tensor] = {}
     for prefix, columns, classified in sets:
         try:
@@ -120,7 +123,7 @@ def logits_kd(
         except ValueError as error:
             found = name_non_finite('student', student_logits, student_boxes)
             found = found or name_non_finite('teacher', teacher_logits, teacher_boxes)
-            raise ValueError(f'{error}: {found or "the costs overflowed"}') from error
+            raise ValueError(found or str(error)) from error
         terms = pair_terms(
             logits,
             boxes,

@@ -199,7 +199,8 @@ def test_unknown_option_is_an_error(draw, option):
 
 @pytest.mark.parametrize('tensor', ['logits', 'boxes'])
 @pytest.mark.parametrize(
-    'side, value', [('student', math.nan), ('student', math.inf), ('teacher', math.nan)]
+    'side, value',
+    [(side, value) for side in ('student', 'teacher') for value in (math.nan, math.inf)],
 )
 def test_non_finite_names_side_stage_and_image(draw, side, tensor, value):
     case = draw.logits_case()
