@@ -29,7 +29,7 @@ with_heartbeat() {
     local job=$! start=$SECONDS
     while kill -0 "$job" 2>/dev/null; do
         sleep 1
-        (( (SECONDS - start) % 30 )) || say "$what: $(grep -c -E '^\[[0-9]+/|^ *(building|c\+\+|g\+\+|x86_64.*g\+\+) ' "$log" || true) files"
+        (( (SECONDS - start) % 30 )) || say "$what $(grep -oE '\[[0-9]+/[0-9]+\]' "$log" | tail -n 1)"
     done
     wait "$job" || { tail -n 40 "$log" >&2; fail "$what failed; the whole output is in $log"; }
 }
