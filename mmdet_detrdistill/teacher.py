@@ -46,7 +46,8 @@ def detector_config(detector: Union[str, Dict[str, Any]], role: str = 'teacher')
         )
     if 'model' not in config:
         raise ValueError(f'{role} config {path} has no `model`')
-    config.merge_from_dict({f'model.{name}': value for name, value in options.items()})
+    for name, value in options.items():  # one by one: `a.b` and `a=dict(c=...)` both count
+        config.merge_from_dict({f'model.{name}': value})
     return config.model
 
 

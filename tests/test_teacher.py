@@ -30,6 +30,9 @@ def test_path_of_a_package_with_options():
     assert config.type == 'DeformableDETR'
     assert config.backbone.depth == 101
     assert config.encoder.num_layers == 6
+    mixed = {'backbone.depth': 101, 'backbone': dict(frozen_stages=0)}
+    config = detector_config(dict(cfg_path=f'mmdet::{STOCK["deformable"]}', options=mixed))
+    assert (config.backbone.depth, config.backbone.frozen_stages) == (101, 0)
 
 
 def test_file_and_dict_load_the_same_weights(tmp_path, checkpoint):

@@ -1,5 +1,5 @@
 # What every distillation config shares: the package, the check of the teacher, the three losses.
-# Switch a loss off with None; options and presets are those of the modules in mmdet_detrdistill/losses.
+# Switch a loss off with None; options and presets: the modules in mmdet_detrdistill/losses.
 custom_imports = dict(imports=['mmdet_detrdistill'], allow_failed_imports=False)
 custom_hooks = [dict(type='TeacherCheckHook')]
 distiller = dict(
