@@ -25,8 +25,8 @@ class DETRDistill(SingleTeacherDistill):
 
     Source: DETRDistill (Chang et al., ICCV 2023).
 
-    Without distillation losses a training step equals the student's own bit for bit, and the teacher
-    is not run. The teacher is kept outside the module tree: it follows device and dtype moves, and
+    Without distillation losses a training step equals the student's own bit for bit, and the
+    teacher is not run. The teacher is kept outside the module tree: it follows device and dtype moves, and
     is in no checkpoint, optimizer group, gradient bucket or EMA copy. It is always in eval mode.
 
     Args:
@@ -103,8 +103,8 @@ class DETRDistill(SingleTeacherDistill):
         distilling = self.distiller.active and not self.distillation_stopped
         if distilling and self.class_map_config is not None and self.class_map is None:
             raise RuntimeError(
-                'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, or '
-                'give class_map as a list of labels'
+                'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
+                'or give class_map as a list of labels'
             )
         if distilling:
             self.distiller.set_deliveries_override(False)

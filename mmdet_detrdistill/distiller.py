@@ -21,8 +21,8 @@ class DETRDistiller(ConfigurableDistiller):
 
     Args:
         distill_losses: configs by name. `loss_logits_kd`, `loss_feature_kd`, `loss_assign_kd` and
-            `loss_aligned_kd` receive the `DistillPair`; other names are MMRazor's and need an entry in
-            `loss_forward_mappings`. None switches a loss off.
+            `loss_aligned_kd` receive the `DistillPair`; other names are MMRazor's and need an entry
+            in `loss_forward_mappings`. None switches a loss off.
         kwargs: recorders, connectors, deliveries and mappings of MMRazor's distiller.
 
     Raises:

@@ -40,9 +40,7 @@ def synthetic_batch(size: Sequence[int], num_classes: int) -> Dict[str, List[Any
     return dict(inputs=inputs, data_samples=samples)
 
 
-def gradient_norms(
-    model: nn.Module, losses: Dict[str, Any]
-) -> Dict[str, Tuple[float, float]]:
+def gradient_norms(model: nn.Module, losses: Dict[str, Any]) -> Dict[str, Tuple[float, float]]:
     """Value, and L2 norm of the gradient in the student, of the task loss and each named loss.
 
     Args:
@@ -73,7 +71,7 @@ def gradient_norms(
 
 
 def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:
-    """Whether a gradient is of a sane size beside the task loss's, and a weight that makes it so."""
+    """Whether a gradient is of a sane size beside the task loss's, and a weight that helps."""
     if weight is None or task_norm == 0:
         return ''
     ratio = norm / task_norm
@@ -86,7 +84,7 @@ def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:
 
 
 def count_flops(detector: nn.Module, images: Tensor, samples: List[Any]) -> str:
-    """Forward GFLOPs per image: products and convolutions, and the sampling of deformable attention.
+    """Forward GFLOPs per image: products, convolutions, the sampling of deformable attention.
 
     Deformable attention counts where it runs as PyTorch's grid sampling, that is on the CPU.
     """
@@ -115,7 +113,7 @@ def count_flops(detector: nn.Module, images: Tensor, samples: List[Any]) -> str:
 
 
 class Memory:
-    """Peak memory of the block: the device's allocator on a GPU, else the process's resident set."""
+    """Peak memory: of the device's allocator on a GPU, else the process's resident set."""
 
     def __init__(self, device: str) -> None:
         self.device = device

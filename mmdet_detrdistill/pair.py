@@ -50,7 +50,7 @@ class DistillPair:
 
     @property
     def teacher_classes(self) -> Optional[Tensor]:
-        """(K',) the teacher's classes that the student has, in its order; None = all, as they are."""
+        """(K',) the teacher's classes that the student has, in its order; None = all."""
         if self.class_map is None:
             return None
         return self.class_map.teacher_classes.to(self.student_walk.outputs.logits.device)

@@ -17,8 +17,8 @@ def detector_config(detector: Union[str, Dict[str, Any]], role: str = 'teacher')
     """The model config that a teacher or student is named by.
 
     Args:
-        detector: a path, `package::path` or a file; `dict(cfg_path=path, options={...})` with dotted
-            overrides of that config's model; or a model config with a `type`.
+        detector: a path, `package::path` or a file; `dict(cfg_path=path, options={...})` with
+            dotted overrides of that config's model; or a model config with a `type`.
         role: the config's key, for messages.
 
     Raises:
@@ -63,7 +63,7 @@ def build_teacher(
     if not isinstance(teacher, BaseModel):
         if checkpoint is None:
             raise ValueError(
-                'teacher_ckpt is missing: a teacher that is built from a config has random weights. '
+                'teacher_ckpt is missing: a teacher built from a config has random weights. '
                 'Give a checkpoint, for example --cfg-options model.teacher_ckpt=FILE'
             )
         teacher = MODELS.build(detector_config(teacher))
@@ -96,7 +96,7 @@ def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_class
             same = mine is theirs or mine == theirs
         if not same:
             raise ValueError(
-                f'student and teacher preprocess images differently: {name} is {mine} and {theirs}. '
+                f'student and teacher preprocess images differently: {name} {mine} and {theirs}. '
                 'Both see the same batch, so that the teacher must have been trained alike.'
             )
 

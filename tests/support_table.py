@@ -1,6 +1,6 @@
 """One optimisation step for every ordered pair of families, and the table in docs/support.md.
 
-    python -m tests.support_table --write docs/support.md
+python -m tests.support_table --write docs/support.md
 """
 
 import argparse

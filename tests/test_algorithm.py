@@ -1,4 +1,4 @@
-"""DETRDistill on every variant: what is run, what gets a gradient, what equals plain MMDetection."""
+"""DETRDistill on every variant: what runs, what gets a gradient, what equals MMDetection."""
 
 import copy
 import dataclasses
@@ -49,7 +49,11 @@ def test_each_loss_alone(variant, name, preset):
     assert terms and all(value.dim() == 0 and torch.isfinite(value) for value in terms.values())
     sum(terms.values()).backward()
 
-    parts = {'loss_logits_kd': 'decoder', 'loss_feature_kd': 'backbone', 'loss_assign_kd': 'decoder'}
+    parts = {
+        'loss_logits_kd': 'decoder',
+        'loss_feature_kd': 'backbone',
+        'loss_assign_kd': 'decoder',
+    }
     reached = [
         key
         for key, parameter in model.student.named_parameters()
@@ -187,7 +191,7 @@ def test_unknown_family_names_the_missing_stage():
         neck=dict(type='FPN', in_channels=[16, 32, 64], out_channels=16, num_outs=5),
         bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=16, feat_channels=16),
     )
-    with pytest.raises(TypeError, match='RetinaNet.*pre_transformer'):
+    with pytest.raises(TypeError, match=r'RetinaNet.*pre_transformer'):
         DETRDistill(tiny('detr'), build(model), dict(type='DETRDistiller'))
 
 
@@ -200,12 +204,14 @@ def test_teacher_config_without_checkpoint_is_refused():
 def test_nan_names_side_stage_and_picture(side):
     model = distill('conditional', LOSSES)
     getattr(model, side).bbox_head.fc_cls.bias.data.fill_(float('nan'))
-    with pytest.raises(ValueError, match=f'{side} logits are not finite at stage 0, image 0.*first'):
+    with pytest.raises(
+        ValueError, match=f'{side} logits are not finite at stage 0, image 0.*first'
+    ):
         model.loss(*batch())
 
 
 def test_queries_of_another_family_are_refused_by_name():
-    with pytest.raises(ValueError, match="kind 'proposal', not 'conditional'.*no anchor box"):
+    with pytest.raises(ValueError, match=r"kind 'proposal', not 'conditional'.*no anchor box"):
         DETRDistill(
             tiny('conditional'),
             tiny('deformable_two_stage'),

@@ -15,7 +15,9 @@ OURS = dict(
 
 def build(**distiller):
     return DETRDistill(
-        tiny('deformable', seed=1), tiny('deformable', seed=2), dict(type='DETRDistiller', **distiller)
+        tiny('deformable', seed=1),
+        tiny('deformable', seed=2),
+        dict(type='DETRDistiller', **distiller),
     ).train()
 
 

@@ -27,7 +27,9 @@ def test_pair_takes_a_step_or_is_refused_by_name(student, teacher):
         DETRDistill(
             own,
             other,
-            dict(type='DETRDistiller', distill_losses=dict(loss_assign_kd=dict(type='AssignKDLoss'))),
+            dict(
+                type='DETRDistiller', distill_losses=dict(loss_assign_kd=dict(type='AssignKDLoss'))
+            ),
         )
 
 

@@ -38,7 +38,9 @@ def test_path_of_a_package_with_options():
 def test_file_and_dict_load_the_same_weights(tmp_path, checkpoint):
     file = tmp_path / 'teacher.py'
     Config(dict(model=tiny_config('deformable').to_dict())).dump(file)
-    models = [distil_from(teacher, checkpoint) for teacher in (str(file), tiny_config('deformable'))]
+    models = [
+        distil_from(teacher, checkpoint) for teacher in (str(file), tiny_config('deformable'))
+    ]
     expected = torch.load(checkpoint)['state_dict']
     for model in models:
         assert model.teacher_meta['dataset_meta']['classes'] == ('a', 'b', 'c')
@@ -47,7 +49,7 @@ def test_file_and_dict_load_the_same_weights(tmp_path, checkpoint):
 
 
 def test_wrong_ways_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match='nowhere.py'):
+    with pytest.raises(FileNotFoundError, match=r'nowhere\.py'):
         detector_config('nowhere.py')
     with pytest.raises(ValueError, match='cfg_path'):
         detector_config(dict(path='x.py'))
@@ -66,7 +68,7 @@ def test_checkpoint_of_another_architecture_names_file_and_keys(tmp_path, checkp
     torch.save(state, tmp_path / 'partial.pth')
     with pytest.raises(CheckpointError, match='level_embed'):
         distil_from(tiny_config('deformable'), tmp_path / 'partial.pth')
-    with pytest.raises((CheckpointError, FileNotFoundError), match='missing.pth'):
+    with pytest.raises((CheckpointError, FileNotFoundError), match=r'missing\.pth'):
         distil_from(tiny_config('deformable'), tmp_path / 'missing.pth')
 
 
@@ -78,8 +80,9 @@ def test_resolves_from_both_default_scopes(scope):
         type='DETRDistill',
         architecture=tiny('detr'),
         teacher=tiny('detr'),
-        distiller=dict(type='DETRDistiller', distill_losses=dict(
-            loss_logits_kd=dict(type='LogitsKDLoss'))),
+        distiller=dict(
+            type='DETRDistiller', distill_losses=dict(loss_logits_kd=dict(type='LogitsKDLoss'))
+        ),
     )
     with DefaultScope.overwrite_default_scope(scope):
         assert isinstance(MODELS.build(config), DETRDistill)

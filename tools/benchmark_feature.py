@@ -63,9 +63,7 @@ def materialised(
     return total
 
 
-def measure(
-    function: Callable[[], Tensor], leaves: List[Tensor], repeats: int
-) -> Dict[str, float]:
+def measure(function: Callable[[], Tensor], leaves: List[Tensor], repeats: int) -> Dict[str, float]:
     """Median seconds, peak MiB and value of forward and backward."""
     seconds = []
     for repeat in range(repeats + 1):

@@ -107,9 +107,7 @@ def check_step(model: DETRDistill, batch: Dict[str, Any], device: str) -> Rows:
             walks.append(adapter.encode(images, samples))
             if hasattr(adapter.detector, 'cache_dict'):
                 adapter.decode(walks[-1])
-    strides = [
-        [round(images.shape[-1] / width) for _, width in walk.sizes] for walk in walks
-    ]
+    strides = [[round(images.shape[-1] / width) for _, width in walk.sizes] for walk in walks]
     rows.append(('feature strides', f'{strides[0]} / {strides[1]}'))
     flops = [count_flops(side, images, samples) for side in (model.student, model.teacher)]
     rows.append(('forward GFLOPs per image', ' / '.join(flops)))

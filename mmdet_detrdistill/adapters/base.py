@@ -27,8 +27,8 @@ QUERY_KINDS = {
 class DetectorAdapter:
     """Walks any detector that follows MMDetection's `DetectionTransformer`.
 
-    `encode`, `decode` and `task_loss` in a row equal `detector.loss` bit for bit. DETR, Conditional,
-    DAB, Deformable (all three forms) and DINO need nothing else.
+    `encode`, `decode` and `task_loss` in a row equal `detector.loss` bit for bit. DETR,
+    Conditional, DAB, Deformable (all three forms) and DINO need nothing else.
 
     Args:
         detector: a built MMDetection detector, teacher or student.
@@ -181,7 +181,9 @@ class DetectorAdapter:
             ValueError: NaN or Inf in the predictions, naming stage and image.
         """
         if not hasattr(self.head, 'assigner'):
-            raise AttributeError(f'{self.side}: bbox_head has no assigner; give it train_cfg.assigner')
+            raise AttributeError(
+                f'{self.side}: bbox_head has no assigner; give it train_cfg.assigner'
+            )
         return self._explained(outputs, samples, self._assign, outputs, samples, label_map)
 
     def _assign(
@@ -200,7 +202,9 @@ class DetectorAdapter:
                 known = (labels >= 0).nonzero().flatten()
                 objects = InstanceData(bboxes=objects.bboxes[known], labels=labels[known])
             for stage in range(num_stages):
-                rows = slice(None) if outputs.query_mask is None else outputs.query_mask[stage, image]
+                rows = (
+                    slice(None) if outputs.query_mask is None else outputs.query_mask[stage, image]
+                )
                 result = self.head.assigner.assign(
                     pred_instances=InstanceData(
                         scores=outputs.logits[stage, image][rows],

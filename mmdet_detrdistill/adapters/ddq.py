@@ -26,7 +26,7 @@ class DDQAdapter(DetectorAdapter):
         return self._outputs(decoded, self.head(**decoded), kept, self._distinct_mask(decoded))
 
     def _decode_others(self, state: EncoderState, queries: Dict[str, Tensor]) -> DecoderOutputs:
-        """One dense query goes along, apart from the others, since a training decoder splits it off."""
+        """One dense query goes along, apart from the others: a training decoder splits it off."""
         cache = self.detector.cache_dict
         before = dict(cache)
         count = queries['query'].shape[1]

@@ -70,8 +70,8 @@ def assign_kd(
 ) -> Dict[str, Tensor]:
     """The detector's own loss on the teacher's queries, under an assignment that is given.
 
-    Source: DETRDistill, Eq. 10: the teacher's queries enter the student's decoder as an extra set and
-    keep the objects that the teacher's assignment gave them.
+    Source: DETRDistill, Eq. 10: the teacher's queries enter the student's decoder as an extra set
+    and keep the objects that the teacher's assignment gave them.
     Deviation: the released code matches the student's predictions anew.
 
     Args:
@@ -94,7 +94,9 @@ def assign_kd(
     """
     background = student_logits.shape[-1] if num_classes is None else num_classes
     losses: Dict[str, Tensor] = {}
-    for stage, group in enumerate(stage_groups(student_logits.shape[0], assignment.shape[0], pairing)):
+    for stage, group in enumerate(
+        stage_groups(student_logits.shape[0], assignment.shape[0], pairing)
+    ):
         for other in group:
             terms = _set_loss(
                 student_logits[stage],

@@ -1,4 +1,4 @@
-"""Box arithmetic on normalised boxes; `boxes` is cxcywh, `boxes_xyxy` is x1y1x2y2, both in [0, 1]."""
+"""Boxes in [0, 1] of the image: `boxes` are cxcywh, `boxes_xyxy` are x1y1x2y2."""
 
 from typing import Tuple
 

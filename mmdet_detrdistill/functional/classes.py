@@ -1,4 +1,4 @@
-"""Class scores of sigmoid heads (K channels) and softmax heads (K + 1 channels, background last)."""
+"""Class scores of sigmoid heads (K channels) and softmax heads (K + 1, background last)."""
 
 from typing import Optional
 
@@ -42,7 +42,7 @@ def soft_targets(
             all K.
 
     Returns:
-        (..., K') or, for a softmax student, (..., K' + 1), in [0, 1]; the latter sums to 1. Detached.
+        (..., K') or, for a softmax student, (..., K' + 1) that sums to 1; in [0, 1], detached.
     """
     check_activation(student_activation)
     probs = foreground_probs(teacher_logits.detach(), teacher_activation)

@@ -8,7 +8,7 @@ from torch import Tensor
 def contrast(
     student_embeds: Tensor, teacher_embeds: Tensor, matched: Tensor, temperature: float = 0.07
 ) -> Tensor:
-    """Per teacher query: how well its student query tells it from the image's other teacher queries.
+    """How well each matched student query tells its teacher query from the image's others.
 
     Source: none in the paper; the released code has such a term on by default (weight 0.2,
     temperature 0.07). Cross entropy over cosine similarities / temperature (InfoNCE).

@@ -104,8 +104,8 @@ def feature_kd(
     averaged. The released code ('summed', 'cosine') sums the masks first, clamps them at 0.01,
     divides by their maximum, and takes the mean squared error of the masked features.
 
-    Convention: phi is applied by the caller; both sides have the teacher's C channels. Masks and the
-    teacher carry no gradient.
+    Convention: phi is applied by the caller; both sides have the teacher's C channels. Masks and
+    the teacher carry no gradient.
 
     Args:
         student_feats: per level (B, C, H, W).

@@ -77,8 +77,8 @@ def logits_kd(
 
     Returns:
         0-d tensors `cls`, `bbox`, `giou` and, when separate, `neg_bbox`, `neg_giou` (`neg_cls`);
-        all 0 when the sets are equal. `contrast` when asked for. `entropy` is the detached floor that was taken off the
-        class terms.
+        all 0 when the sets are equal. `contrast` when asked for. `entropy` is the detached floor
+        that was taken off the class terms.
 
     Raises:
         ValueError: unknown option; NaN or Inf, naming side, image and stage.

@@ -25,8 +25,8 @@ def matching_cost(
 ) -> Tensor:
     """Cost of giving each student query to each teacher query.
 
-    Source: the matching cost of DETRDistill, section 3.1: the distillation loss of the pair, that is
-    class cross entropy x 1 + L1 on cxcywh x 5 + (1 - GIoU) x 2. Detached.
+    Source: the matching cost of DETRDistill, section 3.1: the distillation loss of the pair, that
+    is class cross entropy x 1 + L1 on cxcywh x 5 + (1 - GIoU) x 2. Detached.
 
     Args:
         student_logits: (..., N_s, C).
@@ -85,7 +85,9 @@ def match(
             column_ids = columns[stage, image].nonzero()[0]
             problem = costs[stage, image][np.ix_(row_ids, column_ids)]
             if not np.isfinite(problem).all():
-                raise ValueError(f'matching cost is NaN or infinite at stage {stage}, image {image}')
+                raise ValueError(
+                    f'matching cost is NaN or infinite at stage {stage}, image {image}'
+                )
             found_rows, found_columns = linear_sum_assignment(problem)
             matched[stage, image, column_ids[found_columns]] = row_ids[found_rows]
     return torch.from_numpy(matched).to(cost.device)

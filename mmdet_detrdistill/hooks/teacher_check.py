@@ -36,7 +36,9 @@ class TeacherCheckHook(Hook):
             return
         if teacher is None or data is None:
             side = 'the teacher checkpoint' if teacher is None else 'the training dataset'
-            raise ValueError(f'class_map {wanted!r}: {side} names no classes; give a list of labels')
+            raise ValueError(
+                f'class_map {wanted!r}: {side} names no classes; give a list of labels'
+            )
         labels = map_by_name(data, teacher, wanted if isinstance(wanted, dict) else {})
         model.set_class_map(labels)
         pairs = ', '.join(

@@ -59,7 +59,7 @@ class TeacherQueryInjection(InjectionRule):
             self.projections[name] = nn.Linear(teacher.embed_dims, student.embed_dims)
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        """Entries of the student's decoder inputs to replace, each (B, N_t, .), from detached ones."""
+        """Entries of the student's decoder inputs to replace, each (B, N_t, .)."""
         own = pair.student_walk.state.decoder_inputs
         other = pair.teacher_walk.state.decoder_inputs
         queries = {name: other[name].detach() for name in QUERY_SIDE if name in own}

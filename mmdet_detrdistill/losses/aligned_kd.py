@@ -1,6 +1,6 @@
 """Module of `functional.aligned_kd`."""
 
-from typing import Any, Dict, Optional
+from typing import Any, ClassVar, Dict, Optional
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ class AlignedKDLoss(ReplayLoss):
     """
 
     statistics = ('entropy',)
-    choices = dict(pairing=PAIRINGS, group_reduction=REDUCTIONS)
+    choices: ClassVar = dict(pairing=PAIRINGS, group_reduction=REDUCTIONS)
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Module of `functional.assign_kd`."""
 
-from typing import Any, Dict, Optional
+from typing import Any, ClassVar, Dict, Optional
 
 from torch import Tensor
 
@@ -32,7 +32,9 @@ class AssignKDLoss(ReplayLoss):
         ValueError: unknown option; a pair that the rule refuses (in `prepare`).
     """
 
-    choices = dict(assignment=('teacher', 'student'), references=REFERENCES, pairing=PAIRINGS)
+    choices: ClassVar = dict(
+        assignment=('teacher', 'student'), references=REFERENCES, pairing=PAIRINGS
+    )
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """What the distillation losses have in common."""
 
-from typing import Any, Dict, Tuple
+from typing import Any, ClassVar, Dict, Tuple
 
 from mmdet.utils import reduce_mean
 from torch import nn
@@ -29,7 +29,7 @@ class DistillLoss(nn.Module):
     #: terms that are logged and not added to the loss
     statistics: Tuple[str, ...] = ()
     #: the valid values of options that are words
-    choices: Dict[str, Tuple[str, ...]] = {}
+    choices: ClassVar[Dict[str, Tuple[str, ...]]] = {}
 
     def __init__(
         self, loss_weight: float, preset: str, presets: Dict[str, Dict[str, Any]], **options: Any

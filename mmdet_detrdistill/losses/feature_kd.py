@@ -1,15 +1,23 @@
 """Module of `functional.feature_kd`."""
 
-from typing import Dict, List, Optional, Tuple
+from typing import ClassVar, Dict, List, Optional, Tuple
 
 from torch import Tensor, nn
 
 from ..adapters import DetectorAdapter
 from ..functional.classes import foreground_probs
-from ..functional.feature_kd import MASKS, PRESETS, QUALITIES, SIMILARITIES, feature_kd, query_quality
+from ..functional.feature_kd import (
+    MASKS,
+    PRESETS,
+    QUALITIES,
+    SIMILARITIES,
+    feature_kd,
+    query_quality,
+)
 from ..pair import DistillPair
 from ..registration import register
 from .base import DistillLoss
+
 
 @register('MODELS')
 class FeatureKDLoss(DistillLoss):
@@ -26,7 +34,7 @@ class FeatureKDLoss(DistillLoss):
         exclude_padding: leave padded pixels out.
     """
 
-    choices = dict(
+    choices: ClassVar = dict(
         similarity=SIMILARITIES,
         mask=MASKS,
         quality=QUALITIES,

@@ -1,6 +1,6 @@
 """Module of `functional.logits_kd`."""
 
-from typing import Dict, Optional
+from typing import ClassVar, Dict, Optional
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ class LogitsKDLoss(DistillLoss):
     """
 
     statistics = ('entropy',)
-    choices = dict(matching=MATCHINGS, pairing=PAIRINGS, group_reduction=REDUCTIONS)
+    choices: ClassVar = dict(matching=MATCHINGS, pairing=PAIRINGS, group_reduction=REDUCTIONS)
 
     def __init__(
         self,

@@ -34,7 +34,9 @@ def test_walk_equals_loss(detector, kind):
 
     assert list(losses) == list(expected)
     for name, value in expected.items():
-        torch.testing.assert_close(losses[name], value, rtol=0, atol=0, msg=lambda m, n=name: f'{n}: {m}')
+        torch.testing.assert_close(
+            losses[name], value, rtol=0, atol=0, msg=lambda m, n=name: f'{n}: {m}'
+        )
     total_of(own, expected).backward()
     total_of(walked, losses).backward()
     theirs = dict(own.named_parameters())

@@ -7,9 +7,7 @@ import pytest
 from mmdet_detrdistill import DETRDistill, TeacherQueryInjectionHook
 from tests.detectors import batch, tiny
 
-LOSSES = dict(
-    loss_logits_kd=dict(type='LogitsKDLoss'), loss_assign_kd=dict(type='AssignKDLoss')
-)
+LOSSES = dict(loss_logits_kd=dict(type='LogitsKDLoss'), loss_assign_kd=dict(type='AssignKDLoss'))
 
 
 def test_value_by_hand():
@@ -22,7 +20,7 @@ def test_value_by_hand():
 
 @pytest.mark.parametrize('options', [dict(begin=3, end=2), dict(fade=1), dict(end=2, fade=3)])
 def test_impossible_spans_are_refused(options):
-    with pytest.raises(ValueError, match='end|fade'):
+    with pytest.raises(ValueError, match=r'end|fade'):
         TeacherQueryInjectionHook(**options)
 
 
@@ -30,7 +28,9 @@ def test_impossible_spans_are_refused(options):
 def test_fades_the_loss_and_then_skips_the_pass(by_epoch, half, off):
     """Half way down the terms are half; at the end the student's decoder runs once, not twice."""
     model = DETRDistill(
-        tiny('dino', seed=1), tiny('dino', seed=2), dict(type='DETRDistiller', distill_losses=LOSSES)
+        tiny('dino', seed=1),
+        tiny('dino', seed=2),
+        dict(type='DETRDistiller', distill_losses=LOSSES),
     ).eval()
     model.student_adapter.task_loss = lambda *args: {}  # in eval mode there is none
     hook = TeacherQueryInjectionHook(end=4, fade=2, by_epoch=by_epoch)
