@@ -72,7 +72,9 @@ if ! operators_work; then
         command -v "${CXX:-c++}" >/dev/null || fail 'mmcv must be compiled and there is no C++ compiler'
         jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
         say "no wheel of mmcv fits: compiling it with $jobs processes, 5 to 10 minutes on two cores"
-        MMCV_WITH_OPS=1 MAX_JOBS=$jobs CXXFLAGS="-g0 -O1 ${CXXFLAGS:-}" with_heartbeat "$venv/mmcv.log" 'compiling mmcv' \
+        # without debug symbols and with light optimisation: a third of the time, and 2 MB, not 80
+        flags="-g0 -O1 -DNDEBUG ${CFLAGS:-}"
+        MMCV_WITH_OPS=1 MAX_JOBS=$jobs CFLAGS=$flags CXXFLAGS=$flags with_heartbeat "$venv/mmcv.log" 'compiling mmcv' \
             "$venv/bin/python" -m pip install --verbose --constraint "$constraints" --no-build-isolation \
             --no-cache-dir --no-binary mmcv --force-reinstall --no-deps mmcv
         install --constraint "$constraints" mmcv
