@@ -22,15 +22,19 @@ install() { in_venv -m pip install -qq --disable-pip-version-check "$@"; }
 operators_work() { in_venv -W ignore -c 'import mmcv.ops' 2>/dev/null; }
 torch_version() { in_venv -c 'import torch; print(torch.__version__)' 2>/dev/null || true; }
 
-# Runs a command that is quiet for minutes, with a line now and then; its output goes to a file.
+# Runs a command that is quiet for minutes: its output goes to a file, its progress to the screen.
 with_heartbeat() {
-    local log=$1 what=$2; shift 2
+    local log=$1 what=$2 job start=$SECONDS; shift 2
+    set -m  # a process group of its own, so that an interrupt ends the compilers too
     "$@" >"$log" 2>&1 &
-    local job=$! start=$SECONDS
+    job=$!
+    set +m
+    trap "kill -- -$job 2>/dev/null" EXIT
     while kill -0 "$job" 2>/dev/null; do
         sleep 1
         (( (SECONDS - start) % 30 )) || say "$what $(grep -oE '\[[0-9]+/[0-9]+\]' "$log" | tail -n 1)"
     done
+    trap - EXIT
     wait "$job" || { tail -n 40 "$log" >&2; fail "$what failed; the whole output is in $log"; }
 }
 
