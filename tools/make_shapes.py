@@ -6,7 +6,8 @@ What is in it, so that results can be read:
 
 - Eight classes, each with a hue that it prefers; three shapes in a hundred have any hue, so that
   colour helps and outline decides. Rotation, aspect, contrast and texture vary.
-- 1 to ``max_objects`` shapes per image, few more often than many (about 3 on average); ``empty_share`` of the images hold none, in both splits.
+- 1 to ``max_objects`` shapes per image, few more often than many (about 3 on average);
+  ``empty_share`` of the images hold none, in both splits.
 - Image sides are drawn from [0.75, 1] x ``size``, so batches are padded.
 - Shape extents are log-uniform between 0.2 and 0.85 x ``size``; one image in four starts with a
   shape that nearly fills it. For 128 that spans COCO's small, medium and some large objects.
@@ -110,7 +111,7 @@ def tight_box(mask: np.ndarray) -> Optional[List[int]]:
 
 
 def pick_colour(rng: np.random.Generator, label: int, behind: np.ndarray) -> np.ndarray:
-    """Colour of a shape, BGR in [0, 255]: near the hue of its class, unlike what is ``behind`` it."""
+    """Colour of a shape, BGR in [0, 255]: near its class's hue, unlike what is ``behind`` it."""
     for _ in range(20):
         hue = label / len(CLASSES) + rng.normal(0, 0.02)
         if rng.random() < 0.03:
@@ -132,7 +133,9 @@ def render(
         rng, height, width, 3
     ) * rng.uniform(2, 12)
     image = colour + texture
-    wanted = 0 if rng.random() < empty_share else min(max_objects, int(rng.geometric(0.4)) + int(rng.random() < 0.5))
+    wanted = min(max_objects, int(rng.geometric(0.4) + rng.integers(2)))
+    if rng.random() < empty_share:
+        wanted = 0
     fills_image = rng.random() < 0.25
     labels: List[int] = []
     full: List[int] = []  # pixels of the shape before anything covered it
