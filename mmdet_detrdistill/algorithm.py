@@ -26,8 +26,9 @@ class DETRDistill(SingleTeacherDistill):
     Source: DETRDistill (Chang et al., ICCV 2023).
 
     Without distillation losses a training step equals the student's own bit for bit, and the
-    teacher is not run. The teacher is kept outside the module tree: it follows device and dtype moves, and
-    is in no checkpoint, optimizer group, gradient bucket or EMA copy. It is always in eval mode.
+    teacher is not run. The teacher is kept outside the module tree: it follows device and dtype
+    moves, and is in no checkpoint, optimizer group, gradient bucket or EMA copy. It is always in
+    eval mode.
 
     Args:
         architecture: the student: a path (`mmdet::folder/config.py` or a file),

@@ -217,3 +217,18 @@ def test_queries_of_another_family_are_refused_by_name():
             tiny('deformable_two_stage'),
             dict(type='DETRDistiller', distill_losses=only('loss_assign_kd')),
         )
+
+
+def test_bfloat16_autocast_changes_little():
+    """Matching, boxes and masks stay in float32; the detectors' own rounding moves terms a little."""
+    model = distill('deformable', LOSSES)
+    for module in model.student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    full = model.loss(*batch())
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        half = model.loss(*batch())
+    for name, value in full.items():
+        if '_kd' in name:
+            assert half[name].dtype == torch.float32, name
+            assert abs(half[name] - value) <= 0.1 * abs(value) + 0.02, (name, half[name], value)

@@ -8,8 +8,8 @@ from ..functional.aligned_kd import PRESETS, aligned_kd
 from ..functional.stages import PAIRINGS, REDUCTIONS
 from ..pair import DistillPair
 from ..registration import register
-from .base import reduce_count
-from .replay import ReplayLoss, weighted
+from .base import full_precision, reduce_count, weighted
+from .replay import ReplayLoss
 
 
 @register('MODELS')
@@ -54,18 +54,19 @@ class AlignedKDLoss(ReplayLoss):
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student, teacher = self.replay(pair), pair.teacher_walk.outputs
-        terms = aligned_kd(
-            pair.shared_logits(student.logits),
-            student.boxes,
-            teacher.logits,
-            teacher.boxes,
-            pair.teacher_assignment >= 0,
-            student_activation=pair.student.activation,
-            teacher_activation=pair.teacher.activation,
-            student_mask=student.query_mask,
-            teacher_mask=teacher.query_mask,
-            teacher_classes=pair.teacher_classes,
-            reduce=reduce_count,
-            **self.options,
-        )
+        with full_precision(student.logits):
+            terms = aligned_kd(
+                pair.shared_logits(student.logits),
+                student.boxes,
+                teacher.logits,
+                teacher.boxes,
+                pair.teacher_assignment >= 0,
+                student_activation=pair.student.activation,
+                teacher_activation=pair.teacher.activation,
+                student_mask=student.query_mask,
+                teacher_mask=teacher.query_mask,
+                teacher_classes=pair.teacher_classes,
+                reduce=reduce_count,
+                **self.options,
+            )
         return weighted(self.loss_weight, terms)

@@ -9,8 +9,8 @@ from ..functional.stages import PAIRINGS
 from ..injection.teacher_queries import REFERENCES
 from ..pair import DistillPair
 from ..registration import register
-from .base import reduce_count
-from .replay import ReplayLoss, weighted
+from .base import full_precision, reduce_count, weighted
+from .replay import ReplayLoss
 
 
 @register('MODELS')
@@ -64,17 +64,18 @@ class AssignKDLoss(ReplayLoss):
         else:
             assignment = pair.student.assign(outputs, pair.samples)
         labels, boxes, sizes = pair.ground_truth
-        terms = assign_kd(
-            outputs.logits,
-            outputs.boxes,
-            assignment,
-            labels,
-            boxes,
-            num_classes=pair.student.num_classes,
-            criterion=pair.student.criterion(),
-            image_sizes=sizes,
-            query_mask=outputs.query_mask,
-            pairing=self.options['pairing'],
-            reduce=reduce_count,
-        )
+        with full_precision(outputs.logits):
+            terms = assign_kd(
+                outputs.logits,
+                outputs.boxes,
+                assignment,
+                labels,
+                boxes,
+                num_classes=pair.student.num_classes,
+                criterion=pair.student.criterion(),
+                image_sizes=sizes,
+                query_mask=outputs.query_mask,
+                pairing=self.options['pairing'],
+                reduce=reduce_count,
+            )
         return weighted(self.loss_weight, terms)

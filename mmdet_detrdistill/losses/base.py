@@ -2,8 +2,9 @@
 
 from typing import Any, ClassVar, Dict, Tuple
 
+import torch
 from mmdet.utils import reduce_mean
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapters import DetectorAdapter
 
@@ -54,3 +55,18 @@ class DistillLoss(nn.Module):
 
 
 reduce_count = reduce_mean
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """Context without autocast: matching, box arithmetic and masks need float32."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def as_float(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or float64 if it is that already."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def weighted(weight: float, terms: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Every term times the loss weight."""
+    return {name: weight * value for name, value in terms.items()}

@@ -16,7 +16,7 @@ from ..functional.feature_kd import (
 )
 from ..pair import DistillPair
 from ..registration import register
-from .base import DistillLoss
+from .base import DistillLoss, as_float, full_precision
 
 
 @register('MODELS')
@@ -102,15 +102,17 @@ class FeatureKDLoss(DistillLoss):
         )
         if outputs.query_mask is not None:
             weights = weights * outputs.query_mask[picked]
-        value = feature_kd(
-            [self.phi(student_maps[own]) for own, _ in levels],
-            [teacher_maps[other] for _, other in levels],
-            outputs.hidden_states[picked],
-            weights.to(outputs.hidden_states.dtype),
-            None if valid is None else [valid[other] for _, other in levels],
-            similarity=options['similarity'],
-            mask=options['mask'],
-        )
+        queries = as_float(outputs.hidden_states[picked])
+        with full_precision(queries):
+            value = feature_kd(
+                [self.phi(as_float(student_maps[own])) for own, _ in levels],
+                [as_float(teacher_maps[other]) for _, other in levels],
+                queries,
+                weights.to(queries.dtype),
+                None if valid is None else [valid[other] for _, other in levels],
+                similarity=options['similarity'],
+                mask=options['mask'],
+            )
         return {'': self.loss_weight * value}
 
 

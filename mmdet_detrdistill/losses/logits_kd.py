@@ -9,7 +9,7 @@ from ..functional.logits_kd import MATCHINGS, PRESETS, logits_kd
 from ..functional.stages import PAIRINGS, REDUCTIONS
 from ..pair import DistillPair
 from ..registration import register
-from .base import DistillLoss, reduce_count
+from .base import DistillLoss, full_precision, reduce_count, weighted
 
 
 @register('MODELS')
@@ -58,20 +58,21 @@ class LogitsKDLoss(DistillLoss):
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student, teacher = pair.student_walk.outputs, pair.teacher_walk.outputs
-        terms = logits_kd(
-            pair.shared_logits(student.logits),
-            student.boxes,
-            teacher.logits,
-            teacher.boxes,
-            pair.teacher_assignment >= 0,
-            student_activation=pair.student.activation,
-            teacher_activation=pair.teacher.activation,
-            student_embeds=student.hidden_states,
-            teacher_embeds=teacher.hidden_states,
-            student_mask=student.query_mask,
-            teacher_mask=teacher.query_mask,
-            teacher_classes=pair.teacher_classes,
-            reduce=reduce_count,
-            **self.options,
-        )
-        return {name: self.loss_weight * value for name, value in terms.items()}
+        with full_precision(student.logits):
+            terms = logits_kd(
+                pair.shared_logits(student.logits),
+                student.boxes,
+                teacher.logits,
+                teacher.boxes,
+                pair.teacher_assignment >= 0,
+                student_activation=pair.student.activation,
+                teacher_activation=pair.teacher.activation,
+                student_embeds=student.hidden_states,
+                teacher_embeds=teacher.hidden_states,
+                student_mask=student.query_mask,
+                teacher_mask=teacher.query_mask,
+                teacher_classes=pair.teacher_classes,
+                reduce=reduce_count,
+                **self.options,
+            )
+        return weighted(self.loss_weight, terms)

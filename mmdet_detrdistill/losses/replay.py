@@ -2,8 +2,6 @@
 
 from typing import Any, Dict, Optional
 
-from torch import Tensor
-
 from ..adapters import DecoderOutputs, DetectorAdapter
 from ..injection import InjectionRule, build_injection
 from ..pair import DistillPair
@@ -36,8 +34,3 @@ class ReplayLoss(DistillLoss):
         if self.injection is None:
             raise RuntimeError(f'{type(self).__name__}.prepare has not been called')
         return pair.replay(self.injection)
-
-
-def weighted(weight: float, terms: Dict[str, Tensor]) -> Dict[str, Tensor]:
-    """Every term times the loss weight."""
-    return {name: weight * value for name, value in terms.items()}
