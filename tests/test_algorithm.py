@@ -220,7 +220,7 @@ def test_queries_of_another_family_are_refused_by_name():
 
 
 def test_bfloat16_autocast_changes_little():
-    """Matching, boxes and masks stay in float32; the detectors' own rounding moves terms a little."""
+    """Matching, boxes and masks stay in float32; only the detectors round more coarsely."""
     model = distill('deformable', LOSSES)
     for module in model.student.modules():
         if isinstance(module, torch.nn.Dropout):
