@@ -1,0 +1,230 @@
+"""Train a teacher, a student alone and the same student distilled; compare them by COCO mAP.
+
+    python tools/quickstart.py                          # synthetic shapes, nothing to prepare
+    python tools/quickstart.py --seeds 3                # three seeds: mean and spread
+    python tools/quickstart.py --data-root DIR          # your own data in COCO format
+    python tools/quickstart.py --fast                   # two epochs of everything, to see it run
+
+A second call reuses what is finished and resumes what was interrupted. The results are a table, and
+`report.json` and `curves.png` in the work directory. The two students of one seed start from the
+same weights and see the same batches in the same order.
+"""
+
+import argparse
+import glob
+import json
+import math
+import os
+import sys
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+from make_shapes import make_shapes
+from mmengine.config import Config
+from quickstart_report import LABELS, hardware, now, summarise, table, versions, write_report
+from training_runs import Run, RunError, evaluate, file_hash, parse_options, train_all, usable_cores
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Plan(NamedTuple):
+    """The three configs, and the minutes each stage takes on two cores of a 2024 server."""
+
+    title: str
+    teacher: str
+    student: str
+    distilled: str
+    teacher_minutes: float
+    students_minutes: float
+
+
+SHAPES = Plan(
+    'Deformable DETR on synthetic shapes',
+    'quickstart/deformable-detr_teacher_1xb4-16e_shapes.py',
+    'quickstart/deformable-detr_student_1xb4-12e_shapes.py',
+    'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb4-12e_shapes.py',
+    6,
+    7,
+)
+COCO_FORMAT = Plan(
+    'Deformable DETR on COCO-format data',
+    'coco_format/deformable-detr_teacher_1xb4-36e_coco-format.py',
+    'coco_format/deformable-detr_student_1xb4-24e_coco-format.py',
+    'coco_format/detrdistill_deformable-detr_student-from-teacher_1xb4-24e_coco-format.py',
+    10,
+    10,
+)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def stage(number: int, title: str, minutes: Optional[float] = None) -> None:
+    expected = f' (about {minutes:.0f} min on two cores)' if minutes else ''
+    say(f'\nstage {number} of 4: {title}{expected}')
+
+
+def count_data(cfg: Config) -> Dict[str, Any]:
+    """Images, boxes and classes of both splits, and a hash of the annotation files."""
+    paths = [os.path.join(cfg.data_root, cfg[key]) for key in ('train_ann', 'val_ann')]
+    found: Dict[str, Any] = {'root': cfg.data_root}
+    for split, path in zip(('train', 'val'), paths):
+        if not os.path.isfile(path):
+            raise RunError(
+                f'{path} does not exist; name your files with --cfg-options train_ann=... '
+                'train_img=... val_ann=... val_img=... (relative to --data-root)'
+            )
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+        found[f'{split}_images'] = len(content['images'])
+        found[f'{split}_boxes'] = len(content['annotations'])
+    found['hash'] = file_hash(*paths)
+    return found
+
+
+def package_hash() -> str:
+    """Hash of the package's sources: a changed loss makes the distilled students train anew."""
+    import mmdet_detrdistill
+
+    folder = os.path.dirname(mmdet_detrdistill.__file__)
+    return file_hash(*sorted(glob.glob(os.path.join(folder, '**', '*.py'), recursive=True)))
+
+
+def run_all(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """All stages; returns the report."""
+    plan = COCO_FORMAT if arguments.data_root else SHAPES
+    configs = {role: os.path.join(ROOT, 'configs', getattr(plan, role)) for role in LABELS}
+    fast = arguments.fast
+
+    stage(1, 'data')
+    if arguments.data_root:
+        data_root = arguments.data_root
+    else:
+        data_root = os.path.join('data', 'shapes-fast' if fast else 'shapes')
+        counts = {'train': 64, 'val': 32} if fast else {'train': 1000, 'val': 200}
+        written = make_shapes(data_root, seed=0, **counts)
+        say(f'  {"wrote" if written else "reused"} the shapes set in {data_root}')
+    options = [f'data_root={data_root}']
+    if fast:
+        options += ['train_cfg.max_epochs=2', 'default_hooks.logger.interval=2']
+    options += arguments.cfg_options
+    cfg = Config.fromfile(configs['teacher'])
+    cfg.merge_from_dict(parse_options(options))
+    data = count_data(cfg)
+    say(f'  {data["train_images"]} training and {data["val_images"]} validation images')
+
+    def run(role: str, seed: int, more: Sequence[str] = (), inputs: Sequence[str] = ()) -> Run:
+        return Run(
+            name='teacher' if role == 'teacher' else f'{LABELS[role]}, seed {seed}',
+            slug=f'{role}-seed{seed}',
+            config=configs[role],
+            options=[*options, f'randomness.seed={seed}', *more],
+            root=arguments.work_dir,
+            inputs=(data['hash'], *inputs),
+        )
+
+    stage(2, 'teacher', None if fast else plan.teacher_minutes)
+    teacher = run('teacher', 0)
+    train_all([teacher], say)
+
+    seeds = range(arguments.seeds)
+    minutes = None if fast else plan.students_minutes * arguments.seeds
+    stage(3, f'student alone and distilled, {arguments.seeds} seed(s) each', minutes)
+    given = [f'model.teacher_ckpt={teacher.checkpoint}']
+    inputs = (package_hash(), os.path.basename(teacher.folder))
+    distilled = [run('distilled', seed, given, inputs) for seed in seeds]
+    students = [run('student', seed) for seed in seeds]
+    train_all([r for pair in zip(distilled, students) for r in pair], say)
+
+    stage(4, 'evaluation of the final checkpoints')
+    runs: List[Dict[str, Any]] = []
+    for role, group in (('teacher', [teacher]), ('student', students), ('distilled', distilled)):
+        for seed, each in enumerate(group):
+            final = evaluate(each)
+            entry = describe(role, seed, each, final)
+            say(f'  {each.name}: mAP {final["mAP"]:.1f}')
+            runs.append(entry)
+    return {
+        'title': plan.title,
+        'command': ' '.join(['python', 'tools/quickstart.py', *arguments.given]),
+        'date': now(),
+        'fast': fast,
+        'seeds': list(seeds),
+        'data': data,
+        'hardware': {**hardware(), 'cores_used': usable_cores()},
+        'versions': versions(),
+        'runs': runs,
+        'summary': summarise(runs),
+    }
+
+
+def describe(role: str, seed: int, run: Run, final: Dict[str, float]) -> Dict[str, Any]:
+    """The report's entry of one training.
+
+    Raises:
+        RunError: an epoch is missing, or the checkpoint scores other than it did while training.
+    """
+    curve = run.curve()
+    if [point['epoch'] for point in curve] != list(range(1, run.epochs + 1)):
+        raise RunError(f'{run.name}: not every epoch was evaluated; remove {run.folder} and repeat')
+    last = curve[-1]['mAP']
+    if not math.isclose(last, final['mAP'], abs_tol=0.11):
+        raise RunError(
+            f'{run.name}: the final checkpoint has mAP {final["mAP"]}, but {last} after training'
+        )
+    return {
+        'role': role,
+        'seed': seed,
+        'config': os.path.relpath(run.config, ROOT),
+        'folder': run.folder,
+        'epochs': run.epochs,
+        **run.record(),
+        'final': final,
+        'curve': curve,
+    }
+
+
+def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--data-root', help='folder of your COCO-format data (default: shapes)')
+    parser.add_argument('--seeds', type=int, default=1, help='students per kind (default 1)')
+    parser.add_argument('--fast', action='store_true', help='two epochs each, on few shapes')
+    parser.add_argument('--work-dir', help='default: work_dirs/quickstart, or one per data set')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for all three configs'
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.seeds < 1:
+        parser.error(f'--seeds must be >= 1, got {arguments.seeds}')
+    wrong = [option for option in arguments.cfg_options if '=' not in option]
+    if wrong:
+        parser.error(f'--cfg-options takes KEY=VALUE, got {", ".join(wrong)}')
+    if arguments.work_dir is None:
+        name = 'quickstart-fast' if arguments.fast else 'quickstart'
+        if arguments.data_root:
+            name += '-' + os.path.basename(os.path.abspath(arguments.data_root))
+        arguments.work_dir = os.path.join('work_dirs', name)
+    arguments.given = list(sys.argv[1:] if argv is None else argv)
+    return arguments
+
+
+def main(argv: Optional[Sequence[str]] = None, out: Callable[[str], None] = say) -> None:
+    arguments = parse_arguments(argv)
+    began = time.monotonic()
+    try:
+        report = run_all(arguments)
+    except (RunError, FileExistsError, FileNotFoundError, ValueError) as error:
+        sys.exit(f'\nquickstart: {error}')
+    except KeyboardInterrupt:
+        sys.exit('\nquickstart: interrupted; the same command goes on where this one stopped')
+    report['wall_minutes'] = round((time.monotonic() - began) / 60, 1)
+    paths = write_report(report, arguments.work_dir)
+    out('\n' + table(report))
+    out(f'\n{report["wall_minutes"]} minutes; wrote ' + ' and '.join(paths))
+
+
+if __name__ == '__main__':
+    main()

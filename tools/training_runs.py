@@ -1,0 +1,244 @@
+"""Trainings as subprocesses: reused when finished, resumed when interrupted, watched while on."""
+
+import glob
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Callable, Dict, List, Sequence
+
+from mmengine.config import Config, DictAction
+
+TOOLS = os.path.dirname(os.path.abspath(__file__))
+METRICS = {
+    'mAP': 'coco/bbox_mAP',
+    'AP50': 'coco/bbox_mAP_50',
+    'AP75': 'coco/bbox_mAP_75',
+    'small': 'coco/bbox_mAP_s',
+    'medium': 'coco/bbox_mAP_m',
+    'large': 'coco/bbox_mAP_l',
+}
+
+
+class RunError(RuntimeError):
+    """A training or evaluation stopped; the message ends with its last lines."""
+
+
+def file_hash(*paths: str) -> str:
+    """Hash of the contents of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, 'rb') as file:
+            digest.update(hashlib.sha256(file.read()).digest())
+    return digest.hexdigest()
+
+
+@dataclass
+class Run:
+    """One training.
+
+    Args:
+        name: what progress lines call it.
+        config: config file.
+        options: overrides, as for `--cfg-options`.
+        root: its folder is made here, named by `slug` and a hash of all that decides the result.
+        inputs: hashes of what the config reads (annotations, package sources).
+    """
+
+    name: str
+    slug: str
+    config: str
+    options: List[str]
+    root: str
+    inputs: Sequence[str] = ()
+    folder: str = field(init=False)
+    epochs: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        cfg = Config.fromfile(self.config)
+        cfg.merge_from_dict(parse_options(self.options))
+        self.epochs = cfg.train_cfg.max_epochs
+        text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+        text = text.replace(os.path.dirname(TOOLS), '')  # a moved checkout changes nothing
+        content = '\n'.join([text, *self.inputs]).encode()
+        name = f'{self.slug}-{hashlib.sha256(content).hexdigest()[:8]}'
+        self.folder = os.path.join(self.root, name)
+
+    @property
+    def checkpoint(self) -> str:
+        return os.path.join(self.folder, f'epoch_{self.epochs}.pth')
+
+    @property
+    def command(self) -> List[str]:
+        arguments = ['--work-dir', self.folder]
+        if os.path.isfile(os.path.join(self.folder, 'last_checkpoint')):
+            arguments.append('--resume')
+        if self.options:
+            arguments += ['--cfg-options', *self.options]
+        train = os.path.relpath(os.path.join(TOOLS, 'train.py'))
+        return [sys.executable, train, os.path.relpath(self.config), *arguments]
+
+    @property
+    def log(self) -> str:
+        return os.path.join(self.folder, 'output.log')
+
+    def record(self) -> Dict[str, Any]:
+        """What was noted when it finished; {} when it has not."""
+        try:
+            with open(os.path.join(self.folder, 'done.json')) as file:
+                content: Dict[str, Any] = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return content if os.path.isfile(self.checkpoint) else {}
+
+    def curve(self) -> List[Dict[str, float]]:
+        """COCO metrics, in per cent, after each epoch; those of a resumed training joined."""
+        by_epoch: Dict[int, Dict[str, float]] = {}
+        for path in sorted(glob.glob(os.path.join(self.folder, '*', 'vis_data', 'scalars.json'))):
+            with open(path) as file:
+                for line in file:
+                    values = json.loads(line)
+                    if METRICS['mAP'] in values:
+                        found = {k: round(100 * values[v], 1) for k, v in METRICS.items()}
+                        by_epoch[values['step']] = {'epoch': values['step'], **found}
+        return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+    def progress(self) -> str:
+        """Epoch, time left and latest mAP, from the end of MMEngine's log."""
+        text = tail(self.log, 20000)
+        steps = re.findall(
+            r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].*?eta: ([\d:, days]+?)  ', text
+        )
+        scores = re.findall(r'coco/bbox_mAP: ([\d.-]+)', text)
+        if not steps:
+            return f'{self.name}: starting'
+        epoch, step, length, eta = steps[-1]
+        done = f'epoch {epoch}/{self.epochs} {100 * int(step) // int(length):3d} %'
+        score = f', mAP {100 * float(scores[-1]):.1f}' if scores else ''
+        return f'{self.name}: {done}, {eta} left{score}'
+
+
+def parse_options(options: Sequence[str]) -> Dict[str, Any]:
+    """`KEY=VALUE` words as `--cfg-options` reads them."""
+    parsed: Dict[str, Any] = {}
+    for option in options:
+        key, value = option.split('=', maxsplit=1)
+        parsed[key] = DictAction._parse_iterable(value)
+    return parsed
+
+
+def tail(path: str, size: int) -> str:
+    """The last `size` bytes of a text file; '' when it is not there."""
+    try:
+        with open(path, 'rb') as file:
+            file.seek(max(0, os.path.getsize(path) - size))
+            return file.read().decode(errors='replace')
+    except OSError:
+        return ''
+
+
+def usable_cores() -> int:
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start(command: Sequence[str], log: str, threads: int) -> 'subprocess.Popen[bytes]':
+    """Start a command whose output goes to the end of `log`."""
+    environment = dict(os.environ, PYTHONUNBUFFERED='1')
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
+        environment[name] = str(threads)
+    os.makedirs(os.path.dirname(log), exist_ok=True)
+    with open(log, 'ab') as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+
+def fail(name: str, log: str, code: int) -> RunError:
+    lines = tail(log, 6000).splitlines()[-30:]
+    return RunError(f'{name} stopped with code {code}; the end of {log}:\n' + '\n'.join(lines))
+
+
+def train_all(runs: Sequence[Run], say: Callable[[str], None], interval: float = 15.0) -> None:
+    """Train what is not finished, as many at once as there are cores (at most 8).
+
+    Small networks gain little from a second thread, so that two trainings side by side finish
+    earlier than one after the other; a training that is alone gets up to four threads.
+
+    Raises:
+        RunError: one failed; the others are ended.
+    """
+    waiting = [run for run in runs if not run.record()]
+    for run in runs:
+        if run not in waiting:
+            say(f'  {run.name}: finished earlier, reused ({run.folder})')
+    at_once = max(1, min(len(waiting), usable_cores(), 8))
+    threads = min(4, max(1, usable_cores() // at_once))
+    active: Dict[str, Any] = {}
+    shown = time.monotonic()
+    try:
+        while waiting or active:
+            while waiting and len(active) < at_once:
+                run = waiting.pop(0)
+                command = run.command
+                verb = 'resuming' if '--resume' in command else 'training'
+                say(f'  {run.name}: {verb} in {run.folder}')
+                active[run.name] = (run, command, time.time(), start(command, run.log, threads))
+            time.sleep(0.2)
+            for name, (run, command, began, process) in list(active.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del active[name]
+                if code != 0 or not os.path.isfile(run.checkpoint):
+                    raise fail(name, run.log, code)
+                seconds = time.time() - began
+                note(run, command, seconds, threads)
+                spent = timedelta(seconds=round(seconds))
+                say(f'  {name}: done in {spent}, mAP {run.curve()[-1]["mAP"]:.1f}')
+            if active and time.monotonic() - shown >= interval:
+                shown = time.monotonic()
+                say('  ' + ' | '.join(entry[0].progress() for entry in active.values()))
+    finally:
+        for _, _, _, process in active.values():
+            process.terminate()
+        for _, _, _, process in active.values():
+            process.wait()
+
+
+def note(run: Run, command: Sequence[str], seconds: float, threads: int) -> None:
+    """Write the marker by which a finished training is recognised."""
+    content = {
+        'command': ['python', *command[1:]],
+        'minutes': round(seconds / 60, 2),
+        'resumed': '--resume' in command,
+        'threads': threads,
+    }
+    with open(os.path.join(run.folder, 'done.json'), 'w') as file:
+        json.dump(content, file, indent=1)
+
+
+def evaluate(run: Run) -> Dict[str, float]:
+    """COCO metrics, in per cent, of the final checkpoint, by `tools/test.py`.
+
+    Raises:
+        RunError: it failed.
+    """
+    folder = os.path.join(run.folder, 'test')
+    log = os.path.join(folder, 'output.log')
+    test = os.path.relpath(os.path.join(TOOLS, 'test.py'))
+    command = [sys.executable, test, os.path.relpath(run.config), run.checkpoint]
+    command += ['--work-dir', folder]
+    if run.options:
+        command += ['--cfg-options', *run.options]
+    code = start(command, log, min(4, usable_cores())).wait()
+    results = sorted(glob.glob(os.path.join(folder, '*', '*.json')), key=os.path.getmtime)
+    if code != 0 or not results:
+        raise fail(f'evaluation of {run.name}', log, code)
+    with open(results[-1]) as file:
+        values = json.load(file)
+    return {name: round(100 * values[key], 1) for name, key in METRICS.items()}
