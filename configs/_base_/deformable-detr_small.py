@@ -8,7 +8,7 @@ attention = dict(embed_dims=width, num_heads=4, num_points=2)
 ffn = dict(embed_dims=width, feedforward_channels=4 * width, ffn_drop=0.0)
 model = dict(
     with_box_refine=True,
-    num_queries=30,
+    num_queries=100,
     backbone=dict(
         depth=18,
         base_channels=16,
