@@ -1,7 +1,7 @@
 """Tiny versions of MMDetection's own detectors, made of its stock configs by overrides alone."""
 
 import logging
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmdet.registry import MODELS
@@ -27,9 +27,25 @@ VARIANTS = tuple(STOCK)
 NUM_CLASSES = 3
 
 
-def tiny_config(variant: str, num_queries: int = 12, num_layers: int = 2) -> ConfigDict:
-    """The stock model config with a small backbone, few layers and queries, 3 classes."""
+def tiny_config(
+    variant: str,
+    num_queries: int = 12,
+    num_layers: int = 2,
+    width: Optional[int] = None,
+    strides: Optional[Sequence[int]] = None,
+) -> ConfigDict:
+    """The stock model config with a small backbone, few layers and queries, 3 classes.
+
+    Args:
+        width: embedding width instead of 256; only DETR, DAB, one-stage Deformable and DDQ can.
+        strides: feature levels instead of (8, 16, 32, 64), for multi-scale detectors.
+    """
     model = get_config(f'mmdet::{STOCK[variant]}').model
+    if strides is not None:
+        _set_strides(model, strides)
+    if width is not None:
+        model.bbox_head.embed_dims = width
+        _set_width(model, width)
     model.backbone = dict(
         type='ResNet',
         depth=18,
@@ -52,6 +68,25 @@ def tiny_config(variant: str, num_queries: int = 12, num_layers: int = 2) -> Con
     if 'dn_cfg' in model:
         model.dn_cfg.group_cfg.num_dn_queries = 6
     return model
+
+
+def _set_strides(model: ConfigDict, strides: Sequence[int]) -> None:
+    """Backbone levels up to stride 32, and the neck's extra ones beyond."""
+    model.backbone.out_indices = [i for i in range(4) if 4 * 2**i in strides]
+    model.neck.num_outs = model.num_feature_levels = len(strides)
+    model.encoder.layer_cfg.self_attn_cfg.num_levels = len(strides)
+    model.decoder.layer_cfg.cross_attn_cfg.num_levels = len(strides)
+
+
+def _set_width(config: Dict[str, Any], width: int) -> None:
+    """Every embedding width in a nested config; positional encodings have half of it."""
+    for key, value in config.items():
+        if key in ('embed_dims', 'out_channels'):
+            config[key] = width
+        elif key == 'num_feats':
+            config[key] = width // 2
+        elif isinstance(value, dict):
+            _set_width(value, width)
 
 
 def build(config: Dict[str, Any], seed: int = 0) -> torch.nn.Module:

@@ -121,15 +121,18 @@ def paired_levels(
 ) -> List[Tuple[int, int]]:
     """Levels of equal (H, W), that is of equal stride: (student level, teacher level) pairs.
 
+    Each level has one partner at most: on a small image two strides may give maps of equal size.
+
     Raises:
         ValueError: no level is shared.
     """
-    pairs = [
-        (own, other)
-        for own, size in enumerate(student_sizes)
-        for other, other_size in enumerate(teacher_sizes)
-        if size == other_size
-    ]
+    free = list(range(len(teacher_sizes)))
+    pairs = []
+    for own, size in enumerate(student_sizes):
+        other = next((level for level in free if teacher_sizes[level] == size), None)
+        if other is not None:
+            free.remove(other)
+            pairs.append((own, other))
     if not pairs:
         raise ValueError(
             f'no feature level of equal stride: student maps are {list(student_sizes)}, teacher '
