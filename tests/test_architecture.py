@@ -1,0 +1,68 @@
+"""The direction of imports, and where detector families may be named."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / 'mmdet_detrdistill'
+FILES = sorted(PACKAGE.rglob('*.py'))
+FILES = [path for path in FILES if '.mim' not in path.parts]
+FAMILIES = {'DETR', 'ConditionalDETR', 'DABDETR', 'DeformableDETR', 'DINO', 'DDQDETR'}
+#: a module may import those before it, never one after it
+LAYERS = ['functional', 'adapters', 'pair', 'injection', 'losses', 'distiller', 'algorithm']
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).with_suffix('').parts
+
+
+def imports_of(path):
+    """(own part, or '' for another package; top-level name) of each import."""
+    package = ('mmdet_detrdistill', *name_of(path))[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield '', alias.name.split('.')[0]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield '', node.module.split('.')[0]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1]
+            target = (*base, *(node.module or '').split('.'))
+            parts = [part for part in target if part][1:]
+            yield (parts[0] if parts else node.names[0].name), 'mmdet_detrdistill'
+
+
+def ids(path):
+    return '/'.join(name_of(path))
+
+
+@pytest.mark.parametrize('path', [f for f in FILES if 'functional' in f.parts], ids=ids)
+def test_functional_needs_torch_and_scipy_only(path):
+    for own, package in imports_of(path):
+        assert own in ('', 'functional')
+        assert own or package in {'torch', 'scipy', 'numpy', 'typing'}, package
+
+
+@pytest.mark.parametrize('path', [f for f in FILES if name_of(f)[0] in LAYERS], ids=ids)
+def test_imports_point_downwards(path):
+    level = LAYERS.index(name_of(path)[0])
+    for own, _ in imports_of(path):
+        if own in LAYERS:
+            assert LAYERS.index(own) <= level, f'{ids(path)} imports {own}'
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_families_are_named_in_adapters_and_injection_only(path):
+    if name_of(path)[0] in ('adapters', 'injection'):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name):
+            assert node.id not in FAMILIES
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert node.value not in FAMILIES
+
+
+@pytest.mark.parametrize('path', FILES, ids=ids)
+def test_files_stay_small(path):
+    assert len(path.read_text().splitlines()) <= 300
