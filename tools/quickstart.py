@@ -48,9 +48,9 @@ SHAPES = Plan(
 )
 COCO_FORMAT = Plan(
     'Deformable DETR on COCO-format data',
-    'coco_format/deformable-detr_teacher_1xb4-36e_coco-format.py',
-    'coco_format/deformable-detr_student_1xb4-24e_coco-format.py',
-    'coco_format/detrdistill_deformable-detr_student-from-teacher_1xb4-24e_coco-format.py',
+    'coco_format/deformable-detr_teacher_1xb4-24e_coco-format.py',
+    'coco_format/deformable-detr_student_1xb4-12e_coco-format.py',
+    'coco_format/detrdistill_deformable-detr_student-from-teacher_1xb4-12e_coco-format.py',
     10,
     10,
 )

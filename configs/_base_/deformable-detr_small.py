@@ -1,6 +1,6 @@
-# MMDetection's Deformable DETR with box refinement, shrunk to train from scratch on a CPU in minutes:
-# no pretrained weights (nothing is downloaded; the backbone learns at the full rate, with its own
-# batch statistics), 64 channels, 1 encoder and 3 decoder layers, no dropout. The rest is stock.
+# MMDetection's Deformable DETR with box refinement, shrunk to train from scratch on a CPU in
+# minutes: no pretrained weights (nothing is downloaded; the backbone learns at the full rate, with
+# its own batch statistics), 64 channels, 1 encoder and 3 decoder layers, no dropout.
 _base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 
 width = 64

@@ -26,7 +26,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=0,  # loading a picture takes a millisecond
     persistent_workers=False,
     dataset=dict(
