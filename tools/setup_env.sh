@@ -64,6 +64,8 @@ mmcv==2.1.0
 mmengine==0.10.7
 mmdet==3.3.0
 mmrazor==1.0.0
+ruff<0.18
+mypy<2.5
 EOF
 
 [ -z "$before" ] || [ "$before" = "$after" ] || in_venv -m pip uninstall --quiet --yes mmcv
