@@ -46,8 +46,9 @@ class DETRDistill(SingleTeacherDistill):
             have the same classes.
 
     Raises:
-        ValueError: teacher and student cannot be compared (classes, image normalisation), or a
-            teacher config came without a checkpoint.
+        ValueError: teacher and student cannot be compared (classes, image normalisation), the
+            class map does not fit, no injection rule serves the pair, or a teacher config came
+            without a checkpoint.
         CheckpointError: the checkpoint does not fit the teacher.
     """
 
@@ -82,8 +83,14 @@ class DETRDistill(SingleTeacherDistill):
             self.student_adapter = build_adapter(self.student, 'student')
             self.teacher_adapter = build_adapter(self.teacher, 'teacher')
             check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
-            self.distiller.prepare(self.student_adapter, self.teacher_adapter)
+            with DefaultScope.overwrite_default_scope('mmdet'):  # a user's own injection rule
+                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
+        if isinstance(class_map, str) and class_map != 'auto':
+            raise ValueError(
+                "class_map must be 'auto', {student name: teacher name} or a list of labels, got "
+                f'{class_map!r}'
+            )
         self.class_map_config = class_map
         self.class_map: Optional[ClassMap] = None
         if class_map is not None and not isinstance(class_map, (str, dict)):

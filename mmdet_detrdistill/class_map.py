@@ -66,4 +66,57 @@ def map_by_name(
     return [order.get(renamed.get(name, name), -1) for name in student_names]
 
 
+def check_class_names(data_names: Sequence[str], teacher_names: Sequence[str]) -> None:
+    """Refuse a teacher that names other classes, or in another order, than the data.
+
+    Raises:
+        ValueError: names the first class that differs.
+    """
+    if len(teacher_names) != len(data_names):
+        raise ValueError(
+            f'the teacher knows {len(teacher_names)} classes, the dataset has {len(data_names)}: '
+            "set class_map='auto' to pair them by name"
+        )
+    for label, (own, other) in enumerate(zip(data_names, teacher_names)):
+        if own != other:
+            raise ValueError(
+                f'class {label} is {other!r} for the teacher and {own!r} in the dataset: use the '
+                "same names in the same order (metainfo.classes), or class_map='auto'"
+            )
+
+
+def settle_classes(model: Any, data_names: Optional[Sequence[str]]) -> str:
+    """Compare the classes of teacher and data by name, or pair them as the model's option says.
+
+    Args:
+        model: a `DETRDistill`; gets its class map where the option is 'auto' or a renaming.
+        data_names: of the training data, None = it names none.
+
+    Returns:
+        What was found, without a full stop.
+
+    Raises:
+        ValueError: classes differ and there is no class map, or names are needed and missing.
+    """
+    wanted = model.class_map_config
+    teacher_names = class_names(model.teacher_meta.get('dataset_meta') or {})
+    if wanted is not None and not isinstance(wanted, (str, dict)):
+        return f'classes are paired by the labels {[int(label) for label in wanted]}'
+    if data_names is None or teacher_names is None:
+        if wanted is None:
+            return 'no class names to compare; their number agrees'
+        side = 'the training dataset' if data_names is None else 'the teacher checkpoint'
+        raise ValueError(f'class_map {wanted!r}: {side} names no classes; give a list of labels')
+    if wanted is None:
+        check_class_names(data_names, teacher_names)
+        return 'class names agree with the dataset'
+    labels = map_by_name(data_names, teacher_names, wanted if isinstance(wanted, dict) else {})
+    model.set_class_map(labels)
+    pairs = ', '.join(
+        f'{name} <- {teacher_names[label] if label >= 0 else "nothing"}'
+        for name, label in zip(data_names, labels)
+    )
+    return f'classes by name: {pairs}'
+
+
 ClassMapConfig = Union[None, str, Sequence[int], Dict[str, str]]

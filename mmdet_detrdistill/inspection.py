@@ -1,15 +1,135 @@
-"""Measurements of one step, for `tools/check.py`."""
+"""What `tools/check.py` reads off a config, a model and one step."""
 
+import math
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
+from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from .algorithm import DETRDistill
+from .class_map import class_names
+from .functional.stages import stage_groups
+from .losses.feature_kd import paired_levels
+
+Rows = List[Tuple[str, str]]
 #: gradient norm of a distillation loss over that of the task loss that is taken as sane
 SANE = (0.05, 2.0)
+
+
+def first_batch(
+    config: Config, size: Sequence[int], num_classes: int, synthetic: bool
+) -> Tuple[Dict[str, Any], str, Optional[List[str]]]:
+    """The first batch of the training data, or a synthetic one of `size` when there is no data.
+
+    Returns:
+        The batch, where it is from, and the class names of the data.
+    """
+    names = data_class_names(config)
+    if synthetic:
+        return synthetic_batch(size, num_classes), 'synthetic', names
+    loader_config = dict(config.train_dataloader, num_workers=0, persistent_workers=False)
+    loader_config.pop('prefetch_factor', None)
+    try:
+        loader = Runner.build_dataloader(loader_config, seed=0)
+        batch = next(iter(loader))
+    except FileNotFoundError as error:
+        source = f'synthetic, since {error.filename or error} is missing'
+        return synthetic_batch(size, num_classes), source, names
+    names = class_names(getattr(loader.dataset, 'metainfo', None) or {})
+    return batch, 'first batch of the training data', names
+
+
+def data_class_names(config: Config) -> Optional[List[str]]:
+    """Class names that a config gives its training data; the data is not read. None: none."""
+    dataset = config.get('train_dataloader', {}).get('dataset', {})
+    while 'dataset' in dataset or dataset.get('datasets'):
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    known = getattr(DATASETS.get(dataset.get('type', '')), 'METAINFO', {})
+    return class_names({**known, **(dataset.get('metainfo') or {})})
+
+
+def teacher_class_names(
+    teacher: Union[str, Dict[str, Any]], num_classes: int
+) -> Optional[List[str]]:
+    """Class names of the data in the config of a teacher that has no checkpoint yet.
+
+    Args:
+        teacher: a path, or `dict(cfg_path=path)`; None for others.
+        num_classes: of the teacher; names of another number are not its own.
+    """
+    path = teacher if isinstance(teacher, str) else teacher.get('cfg_path')
+    if path is None:
+        return None
+    names = data_class_names(get_config(path) if '::' in path else Config.fromfile(path))
+    return names if names is not None and len(names) == num_classes else None
+
+
+def describe(model: DETRDistill) -> Rows:
+    """Both sides and how they are paired."""
+    student, teacher = model.student_adapter, model.teacher_adapter
+    sides = (student, teacher)
+
+    def both(value: Any) -> str:
+        return ' / '.join(str(value(side)) for side in sides)
+
+    depths = [side.detector.decoder.num_layers for side in sides]
+    groups = stage_groups(*depths)
+    paired = ', '.join(f'S{s + 1} <- {[t + 1 for t in g]}' for s, g in enumerate(groups))
+    rows = [
+        ('', 'student / teacher'),
+        ('detector', both(lambda side: type(side.detector).__name__)),
+        ('backbone', both(lambda side: type(side.detector.backbone).__name__)),
+        ('width', both(lambda side: side.embed_dims)),
+        ('queries', both(lambda side: side.detector.num_queries)),
+        ('kind of query', both(lambda side: side.query_kind)),
+        ('class head', both(lambda side: side.activation)),
+        ('classes', both(lambda side: side.num_classes)),
+        ('encoder layers', both(lambda side: side.detector.encoder.num_layers)),
+        ('decoder stages', f'{depths[0]} / {depths[1]}: {paired}'),
+        ('parameters (M)', both(lambda side: round(parameters_of(side.detector) / 1e6, 2))),
+    ]
+    learned = parameters_of(model.distiller) / 1e6
+    if learned:
+        rows.append(('learned between them (M)', f'{learned:.3f}'))
+    for name, loss in model.distiller.pair_losses.items():
+        if loss.replays:
+            why = '; '.join(loss.injection.passed_over)
+            chosen = type(loss.injection).__name__
+            rows.append((f'{name} injects', f'{chosen}, since {why}' if why else chosen))
+    return rows
+
+
+def describe_levels(model: DETRDistill, images: Tensor, samples: List[Any]) -> Rows:
+    """Strides of the feature levels on both sides, and those that they share."""
+    sizes = []
+    with torch.no_grad():
+        for adapter in (model.student_adapter, model.teacher_adapter):
+            sizes.append(adapter.walk(images, samples).state.sizes)
+    strides = [[_stride(images.shape[-1], width) for _, width in side] for side in sizes]
+    text = f'{strides[0]} / {strides[1]}'
+    if 'loss_feature_kd' in model.distiller.pair_losses:
+        shared = [strides[0][own] for own, _ in paired_levels(*sizes)]
+        text += f', distilled: {shared}'
+    return [('feature strides', text)]
+
+
+def _stride(image_side: int, map_side: int) -> int:
+    """The power of two that is within a tenth of the ratio, else the ratio."""
+    ratio = image_side / map_side
+    power = 2 ** round(math.log2(ratio))
+    return power if abs(power - ratio) < 0.1 * power else round(ratio)
+
+
+def parameters_of(module: nn.Module) -> int:
+    """Number of scalars, each shared parameter once."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def synthetic_batch(size: Sequence[int], num_classes: int) -> Dict[str, List[Any]]:

@@ -1,7 +1,8 @@
 """Build, load and check the teacher before anything is trained."""
 
 import os.path as osp
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from copy import deepcopy
+from typing import Any, Dict, Optional, Tuple, Union
 
 import torch
 from mmdet.registry import MODELS
@@ -28,7 +29,7 @@ def detector_config(detector: Union[str, Dict[str, Any]], role: str = 'teacher')
     if isinstance(detector, str):
         detector = dict(cfg_path=detector)
     if 'type' in detector:
-        return ConfigDict(detector)
+        return deepcopy(ConfigDict(detector))  # some heads write into the config they are built of
     path, options = detector.get('cfg_path'), detector.get('options') or {}
     if path is None or set(detector) - {'cfg_path', 'options'}:
         raise ValueError(
@@ -98,22 +99,4 @@ def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_class
             raise ValueError(
                 f'student and teacher preprocess images differently: {name} {mine} and {theirs}. '
                 'Both see the same batch, so that the teacher must have been trained alike.'
-            )
-
-
-def check_class_names(teacher_names: Sequence[str], data_names: Sequence[str]) -> None:
-    """Refuse a teacher that names other classes, or in another order, than the data.
-
-    Raises:
-        ValueError: names the first class that differs.
-    """
-    if len(teacher_names) != len(data_names):
-        raise ValueError(
-            f'the teacher knows {len(teacher_names)} classes, the dataset has {len(data_names)}'
-        )
-    for label, (other, own) in enumerate(zip(teacher_names, data_names)):
-        if other != own:
-            raise ValueError(
-                f'class {label} is {other!r} for the teacher and {own!r} in the dataset: use the '
-                "same names in the same order (metainfo.classes), or class_map='auto'"
             )

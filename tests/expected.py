@@ -1,32 +1,27 @@
 """What a `DETRDistill` must log on a batch, by the slow reference.
 
-Of the package only the two passes over the detectors and their assignment are taken; projections,
-phi, level pairs, padding and class maps are written out here.
+Of the package only the two passes over the detectors and the assigner are taken; projections, phi,
+level pairs, padding and class maps are written out here.
 """
 
+import copy
+from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_detrdistill import DETRDistill
+from mmdet_detrdistill.adapters import DecoderOutputs, Walk
 from tests.reference import (
     assign_kd_reference,
     feature_kd_reference,
     logits_kd_reference,
     query_quality_reference,
 )
-from tests.reference_terms import (
-    clamped_to_image,
-    corners,
-    cross_entropy,
-    entropy,
-    iou_and_giou,
-    l1,
-    soft_targets,
-    stage_groups,
-)
+from tests.reference_aligned import aligned_kd_reference
 
 #: per variant, the entries of the teacher's decoder inputs that a student of the family receives
 INJECTED = {
@@ -49,156 +44,213 @@ def logged(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, 
 @torch.no_grad()
 def expected_terms(
     model: DETRDistill,
-    variant: str,
     images: Tensor,
     samples: List[Any],
     *,
     levels: Sequence[Tuple[int, int]],
+    variant: str = '',
     preset: str = 'paper',
     pairing: str = 'group',
+    label_map: Optional[Sequence[int]] = None,
 ) -> Dict[str, Tensor]:
-    """Terms by name of all four losses, for a student and a teacher of one variant.
+    """Terms by name of the model's losses.
 
     Args:
         levels: pairs (student level, teacher level) of equal stride.
+        variant: of student and teacher, for the losses on the teacher's queries.
         preset: of all losses; `pairing`: of all but the feature loss.
+        label_map: the teacher's label of each student label, -1 = none.
     """
     torch.manual_seed(0)
     teacher = model.teacher_adapter.walk(images, samples)
     student = model.student_adapter.walk(images, samples)
-    assignment = model.teacher_adapter.assign(teacher.outputs, samples)
-    shapes = [sample.metainfo['img_shape'] for sample in samples]
-    labels = [sample.gt_instances.labels for sample in samples]
-    gt_boxes = [_relative(s.gt_instances.bboxes, shape) for s, shape in zip(samples, shapes)]
-    activations = dict(
-        student_activation=_activation(model.student), teacher_activation=_activation(model.teacher)
+    case = Case(
+        model, images, samples, student, teacher, levels, variant, preset, pairing, label_map
     )
-    paper = preset == 'paper'
     terms = {}
-
-    def add(stem: str, found: Dict[str, Tensor]) -> None:
-        for name, value in found.items():
-            key = f'{stem}.{name}' if name == 'entropy' else f'loss_{stem}.{name}'
-            terms[key] = torch.as_tensor(value)
-
-    add(
-        'logits_kd',
-        logits_kd_reference(
-            student.outputs.logits,
-            student.outputs.boxes,
-            teacher.outputs.logits,
-            teacher.outputs.boxes,
-            assignment >= 0,
-            student_mask=student.outputs.query_mask,
-            teacher_mask=teacher.outputs.query_mask,
-            pairing=pairing,
-            **activations,
-            **({} if paper else RELEASED_LOGITS),
-        ),
-    )
-
-    picked = slice(-1, None) if paper else slice(None)
-    quality = query_quality_reference(
-        _foreground(teacher.outputs.logits[picked], activations['teacher_activation']),
-        teacher.outputs.boxes[picked],
-        gt_boxes,
-        assignment[picked],
-        quality='matched_iou' if paper else 'max_iou',
-    )
-    if teacher.outputs.query_mask is not None:
-        quality = quality * teacher.outputs.query_mask[picked]
-    maps = [
-        [_maps(walk.state.memory, walk.state.features) if paper else walk.state.features]
-        for walk in (student, teacher)
-    ]
-    teacher_maps = [maps[1][0][other] for _, other in levels]
-    terms['loss_feature_kd'] = feature_kd_reference(
-        [_phi(model, maps[0][0][own]) for own, _ in levels],
-        teacher_maps,
-        teacher.outputs.hidden_states[picked],
-        quality,
-        _valid_masks(images, shapes, teacher_maps) if paper else None,
-        **({} if paper else RELEASED_FEATURE),
-    )
-
-    logits, boxes, mask = _replayed(model, variant, student, teacher, references=preset)
-    if not paper:
-        logits_aligned, boxes_aligned, _ = _replayed(model, variant, student, teacher)
-        rematched = type(student.outputs)(None, logits, boxes, mask, {}, ())
-        followed = model.student_adapter.assign(rematched, samples)
-    else:
-        logits_aligned, boxes_aligned, followed = logits, boxes, assignment
-    head = model.student.bbox_head
-    add(
-        'assign_kd',
-        assign_kd_reference(
-            logits,
-            boxes,
-            followed,
-            labels,
-            gt_boxes,
-            activation=activations['student_activation'],
-            background_weight=float(head.bg_cls_weight),
-            cls_weight=head.loss_cls.loss_weight,
-            image_sizes=torch.tensor(shapes),
-            query_mask=mask,
-            pairing=pairing,
-        ),
-    )
-    add(
-        'aligned_kd',
-        aligned_kd_reference(
-            logits_aligned,
-            boxes_aligned,
-            teacher.outputs.logits,
-            teacher.outputs.boxes,
-            assignment >= 0,
-            student_mask=mask,
-            teacher_mask=teacher.outputs.query_mask,
-            pairing=pairing,
-            **activations,
-        ),
-    )
+    for name in model.distiller.pair_losses:
+        stem = name[len('loss_') :]
+        for term, value in getattr(case, stem)().items():
+            key = f'{stem}.{term}' if term == 'entropy' else f'{name}.{term}'
+            terms[key.rstrip('.')] = torch.as_tensor(value)
     return terms
 
 
-def aligned_kd_reference(
-    student_logits, student_boxes, teacher_logits, teacher_boxes, positive_mask, *,
-    student_activation, teacher_activation, student_mask=None, teacher_mask=None, pairing='group',
-):  # fmt: skip
-    """Student query i against teacher query i, one at a time; classes of negatives too."""
-    groups = stage_groups(student_logits.shape[0], teacher_logits.shape[0], pairing)
-    totals: Dict[str, Any] = {}
-    for s, group in enumerate(groups):
-        for t in group:
-            for prefix, positive in (('', True), ('neg_', False)):
-                sums = dict.fromkeys(('cls', 'bbox', 'giou', 'entropy'), 0.0)
-                count = 0
-                for b in range(student_logits.shape[1]):
-                    for i in range(student_logits.shape[2]):
-                        out = student_mask is not None and not student_mask[s, b, i]
-                        out = out or (teacher_mask is not None and not teacher_mask[t, b, i])
-                        if out or bool(positive_mask[t, b, i]) != positive:
-                            continue
-                        count += 1
-                        target = soft_targets(
-                            teacher_logits[t, b, i].tolist(), teacher_activation, student_activation
-                        )
-                        goal = clamped_to_image(teacher_boxes[t, b, i].tolist())
-                        box = list(student_boxes[s, b, i])
-                        floor = entropy(target, student_activation)
-                        ce = cross_entropy(
-                            list(student_logits[s, b, i]), target, student_activation
-                        )
-                        giou = iou_and_giou(corners(box), corners(goal))[1]
-                        sums['cls'] += ce - floor
-                        sums['entropy'] += floor
-                        sums['bbox'] += 5 * l1(box, goal)
-                        sums['giou'] += 2 * (1 - giou)
-                for name, value in sums.items():
-                    key = name if name == 'entropy' else prefix + name
-                    totals[key] = totals.get(key, 0.0) + value / max(count, 1) / len(group)
-    return totals
+@dataclass
+class Case:
+    """Both passes and the options; one method per loss."""
+
+    model: DETRDistill
+    images: Tensor
+    samples: List[Any]
+    student: Walk
+    teacher: Walk
+    levels: Sequence[Tuple[int, int]]
+    variant: str
+    preset: str
+    pairing: str
+    label_map: Optional[Sequence[int]]
+
+    def __post_init__(self) -> None:
+        self.paper = self.preset == 'paper'
+        self.shapes = [sample.metainfo['img_shape'] for sample in self.samples]
+        self.labels = [sample.gt_instances.labels for sample in self.samples]
+        self.gt_boxes = [
+            _relative(sample.gt_instances.bboxes, shape)
+            for sample, shape in zip(self.samples, self.shapes)
+        ]
+        self.activations = dict(
+            student_activation=_activation(self.model.student),
+            teacher_activation=_activation(self.model.teacher),
+        )
+        self.assignment = self._teacher_assignment()
+
+    def logits_kd(self) -> Dict[str, Tensor]:
+        own, other = self.student.outputs, self.teacher.outputs
+        return logits_kd_reference(
+            self._own_classes(own.logits),
+            own.boxes,
+            self._shared_classes(other.logits),
+            other.boxes,
+            self.assignment >= 0,
+            student_mask=own.query_mask,
+            teacher_mask=other.query_mask,
+            pairing=self.pairing,
+            **self.activations,
+            **({} if self.paper else RELEASED_LOGITS),
+        )
+
+    def feature_kd(self) -> Dict[str, Tensor]:
+        outputs = self.teacher.outputs
+        picked = slice(-1, None) if self.paper else slice(None)
+        probs = _foreground(outputs.logits[picked], self.activations['teacher_activation'])
+        if self.label_map is not None:
+            probs = probs[..., [label for label in self.label_map if label >= 0]]
+        quality = query_quality_reference(
+            probs,
+            outputs.boxes[picked],
+            self.gt_boxes,
+            self.assignment[picked],
+            quality='matched_iou' if self.paper else 'max_iou',
+        )
+        if outputs.query_mask is not None:
+            quality = quality * outputs.query_mask[picked]
+        own, other = (
+            _maps(walk.state.memory, walk.state.features) if self.paper else walk.state.features
+            for walk in (self.student, self.teacher)
+        )
+        teacher_maps = [other[level] for _, level in self.levels]
+        value = feature_kd_reference(
+            [_phi(self.model, own[level]) for level, _ in self.levels],
+            teacher_maps,
+            outputs.hidden_states[picked],
+            quality,
+            _valid_masks(self.images, self.shapes, teacher_maps) if self.paper else None,
+            **({} if self.paper else RELEASED_FEATURE),
+        )
+        return {'': value}
+
+    def assign_kd(self) -> Dict[str, Tensor]:
+        logits, boxes, mask = self._replayed('loss_assign_kd', not self.paper)
+        followed = self.assignment
+        if not self.paper:
+            replayed = DecoderOutputs(None, logits, boxes, mask, {}, ())
+            followed = self.model.student_adapter.assign(replayed, self.samples)
+        head = self.model.student.bbox_head
+        return assign_kd_reference(
+            logits,
+            boxes,
+            followed,
+            self.labels,
+            self.gt_boxes,
+            activation=self.activations['student_activation'],
+            background_weight=float(head.bg_cls_weight),
+            cls_weight=head.loss_cls.loss_weight,
+            image_sizes=torch.tensor(self.shapes),
+            query_mask=mask,
+            pairing=self.pairing,
+        )
+
+    def aligned_kd(self) -> Dict[str, Tensor]:
+        logits, boxes, mask = self._replayed('loss_aligned_kd', False)
+        outputs = self.teacher.outputs
+        return aligned_kd_reference(
+            self._own_classes(logits),
+            boxes,
+            self._shared_classes(outputs.logits),
+            outputs.boxes,
+            self.assignment >= 0,
+            student_mask=mask,
+            teacher_mask=outputs.query_mask,
+            pairing=self.pairing,
+            **self.activations,
+        )
+
+    def _teacher_assignment(self) -> Tensor:
+        """With a label map: of the objects that the teacher knows, under its own labels."""
+        adapter, outputs = self.model.teacher_adapter, self.teacher.outputs
+        if self.label_map is None:
+            return adapter.assign(outputs, self.samples)
+        known, samples = [], []
+        for sample, labels in zip(self.samples, self.labels):
+            rows = [i for i, label in enumerate(labels.tolist()) if self.label_map[label] >= 0]
+            known.append(rows)
+            samples.append(copy.copy(sample))
+            samples[-1].gt_instances = InstanceData(
+                bboxes=sample.gt_instances.bboxes[rows],
+                labels=torch.tensor([self.label_map[labels[i]] for i in rows], dtype=torch.long),
+            )
+        assignment = adapter.assign(outputs, samples)
+        for image, rows in enumerate(known):
+            found = assignment[:, image]
+            assignment[:, image] = found.clone().apply_(lambda i, r=rows: r[i] if i >= 0 else i)
+        return assignment
+
+    def _shared_classes(self, logits: Tensor) -> Tensor:
+        """Teacher logits of the classes that the student has, in its order.
+
+        Of a softmax: logits of the picked probabilities, with all others as background.
+        """
+        if self.label_map is None:
+            return logits
+        picked = [label for label in self.label_map if label >= 0]
+        if self.activations['teacher_activation'] == 'sigmoid':
+            return logits[..., picked]
+        probs = logits.softmax(-1)[..., picked]
+        return torch.cat((probs, 1 - probs.sum(-1, keepdim=True)), -1).log()
+
+    def _own_classes(self, logits: Tensor) -> Tensor:
+        """Student logits of the classes that the teacher has, and background."""
+        if self.label_map is None:
+            return logits
+        rows = [own for own, label in enumerate(self.label_map) if label >= 0]
+        if self.activations['student_activation'] == 'softmax':
+            rows.append(len(self.label_map))
+        return logits[..., rows]
+
+    def _replayed(self, loss: str, own_references: bool) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        """Logits, boxes and mask of the student on the teacher's queries."""
+        projections = self.model.distiller.pair_losses[loss].injection.projections
+        own, other = self.student.state.decoder_inputs, self.teacher.state.decoder_inputs
+        queries = {}
+        for name in INJECTED[self.variant]:
+            queries[name] = other[name]
+            if name in projections:
+                layer = projections[name]
+                queries[name] = other[name] @ layer.weight.T + layer.bias
+        if 'query' not in queries:  # content starts at zero in these families
+            images, count = other['query'].shape[:2]
+            queries['query'] = own['query'].new_zeros(images, count, own['query'].shape[-1])
+        if self.variant == 'deformable' and own_references:
+            layer = self.model.student.reference_points_fc
+            points = queries['query_pos'] @ layer.weight.T + layer.bias
+            queries['reference_points'] = points.sigmoid()
+        if self.variant == 'ddq':  # keeps state between its stages
+            outputs = self.model.student_adapter.decode(self.student.state, queries)
+            return outputs.logits, outputs.boxes, outputs.query_mask
+        decoded = self.model.student.forward_decoder(**{**own, **queries})
+        logits, boxes = self.model.student.bbox_head(**decoded)
+        return logits, boxes, None
 
 
 def _activation(detector: torch.nn.Module) -> str:
@@ -244,30 +296,3 @@ def _phi(model: DETRDistill, feature: Tensor) -> Tensor:
         return feature
     product = torch.einsum('oc,bchw->bohw', phi.weight[:, :, 0, 0], feature)
     return product + phi.bias[:, None, None]
-
-
-def _replayed(
-    model: DETRDistill, variant: str, student: Any, teacher: Any, references: str = 'paper'
-) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-    """Logits, boxes and mask of the student on the teacher's queries."""
-    loss = 'loss_assign_kd' if references == 'released' else 'loss_aligned_kd'
-    projections = model.distiller.pair_losses[loss].injection.projections
-    own, other = student.state.decoder_inputs, teacher.state.decoder_inputs
-    queries = {}
-    for name in INJECTED[variant]:
-        queries[name] = other[name]
-        if name in projections:
-            layer = projections[name]
-            queries[name] = other[name] @ layer.weight.T + layer.bias
-    if 'query' not in queries:  # content starts at zero in these families
-        images, count = other['query'].shape[:2]
-        queries['query'] = own['query'].new_zeros(images, count, own['query'].shape[-1])
-    if variant == 'deformable' and references == 'released':
-        layer = model.student.reference_points_fc
-        queries['reference_points'] = (queries['query_pos'] @ layer.weight.T + layer.bias).sigmoid()
-    if variant == 'ddq':  # keeps state between its stages
-        outputs = model.student_adapter.decode(student.state, queries)
-        return outputs.logits, outputs.boxes, outputs.query_mask
-    decoded = model.student.forward_decoder(**{**own, **queries})
-    logits, boxes = model.student.bbox_head(**decoded)
-    return logits, boxes, None

@@ -1,6 +1,6 @@
 """What an injection rule is, and the choice of one."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
@@ -17,6 +17,9 @@ class InjectionRule(nn.Module):
 
     A module, so that a learned projection is trained and stored with the distillation losses.
     """
+
+    #: why the rules that `type='auto'` asked before refused, each 'Name: reason'
+    passed_over: Tuple[str, ...] = ()
 
     def refusal(self, student: DetectorAdapter, teacher: DetectorAdapter) -> str:
         """Why the rule cannot serve this pair; '' when it can."""
@@ -49,7 +52,9 @@ def build_injection(
         reason = rule.refusal(student, teacher)
         if not reason:
             if config['type'] == 'auto':
-                print_log(f'injection: {name}', logger='current')
+                why = f' ({"; ".join(refusals)})' if refusals else ''
+                print_log(f'injection: {name}{why}', logger='current')
+            rule.passed_over = tuple(refusals)
             rule.prepare(student, teacher)
             return rule
         refusals.append(f'{name}: {reason}')
