@@ -115,11 +115,11 @@ def logits_kd(
     )
     # 0 * Inf is NaN: a sigmoid or the clamp would hide an infinite teacher from `match`.
     hidden = 0 * (teacher_logits.sum(-1) + teacher_boxes.sum(-1))[pairs.teacher].detach()
-    cost = cost + hidden.unsqueeze(-2)
+    cost = (cost + hidden.unsqueeze(-2)).cpu()  # one transfer for all matchings
     losses: Dict[str, Tensor] = {}
     for prefix, columns, classified in sets:
         try:
-            matched = match(cost, rows, columns[pairs.teacher])
+            matched = match(cost, rows, columns[pairs.teacher]).to(student_logits.device)
         except ValueError as error:
             found = name_non_finite('student', student_logits, student_boxes)
             found = found or name_non_finite('teacher', teacher_logits, teacher_boxes)
