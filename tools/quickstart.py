@@ -15,14 +15,15 @@ import glob
 import json
 import math
 import os
+import signal
 import sys
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+import warnings
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from make_shapes import make_shapes
-from mmengine.config import Config
 from quickstart_report import LABELS, hardware, now, summarise, table, versions, write_report
-from training_runs import Run, RunError, evaluate, file_hash, parse_options, train_all, usable_cores
+from training_runs import Run, RunError, evaluate, file_hash, read_config, train_all, usable_cores
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -65,7 +66,7 @@ def stage(number: int, title: str, minutes: Optional[float] = None) -> None:
     say(f'\nstage {number} of 4: {title}{expected}')
 
 
-def count_data(cfg: Config) -> Dict[str, Any]:
+def count_data(cfg: Any) -> Dict[str, Any]:
     """Images, boxes and classes of both splits, and a hash of the annotation files."""
     paths = [os.path.join(cfg.data_root, cfg[key]) for key in ('train_ann', 'val_ann')]
     found: Dict[str, Any] = {'root': cfg.data_root}
@@ -109,9 +110,7 @@ def run_all(arguments: argparse.Namespace) -> Dict[str, Any]:
     if fast:
         options += ['train_cfg.max_epochs=2', 'default_hooks.logger.interval=2']
     options += arguments.cfg_options
-    cfg = Config.fromfile(configs['teacher'])
-    cfg.merge_from_dict(parse_options(options))
-    data = count_data(cfg)
+    data = count_data(read_config(configs['teacher'], options))
     say(f'  {data["train_images"]} training and {data["val_images"]} validation images')
 
     def run(role: str, seed: int, more: Sequence[str] = (), inputs: Sequence[str] = ()) -> Run:
@@ -211,8 +210,10 @@ def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: Optional[Sequence[str]] = None, out: Callable[[str], None] = say) -> None:
+def main(argv: Optional[Sequence[str]] = None) -> None:
     arguments = parse_arguments(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the trainings, like Ctrl-C
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     began = time.monotonic()
     try:
         report = run_all(arguments)
@@ -222,8 +223,8 @@ def main(argv: Optional[Sequence[str]] = None, out: Callable[[str], None] = say)
         sys.exit('\nquickstart: interrupted; the same command goes on where this one stopped')
     report['wall_minutes'] = round((time.monotonic() - began) / 60, 1)
     paths = write_report(report, arguments.work_dir)
-    out('\n' + table(report))
-    out(f'\n{report["wall_minutes"]} minutes; wrote ' + ' and '.join(paths))
+    say('\n' + table(report))
+    say(f'\n{report["wall_minutes"]} minutes; wrote ' + ' and '.join(paths))
 
 
 if __name__ == '__main__':

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Callable, Dict, List, Sequence
 
-from mmengine.config import Config, DictAction
-
 TOOLS = os.path.dirname(os.path.abspath(__file__))
 METRICS = {
     'mAP': 'coco/bbox_mAP',
@@ -60,8 +58,7 @@ class Run:
     epochs: int = field(init=False)
 
     def __post_init__(self) -> None:
-        cfg = Config.fromfile(self.config)
-        cfg.merge_from_dict(parse_options(self.options))
+        cfg = read_config(self.config, self.options)
         self.epochs = cfg.train_cfg.max_epochs
         text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
         text = text.replace(os.path.dirname(TOOLS), '')  # a moved checkout changes nothing
@@ -123,13 +120,14 @@ class Run:
         return f'{self.name}: {done}, {eta} left{score}'
 
 
-def parse_options(options: Sequence[str]) -> Dict[str, Any]:
-    """`KEY=VALUE` words as `--cfg-options` reads them."""
-    parsed: Dict[str, Any] = {}
-    for option in options:
-        key, value = option.split('=', maxsplit=1)
-        parsed[key] = DictAction._parse_iterable(value)
-    return parsed
+def read_config(path: str, options: Sequence[str]) -> Any:
+    """MMEngine's `Config` of a file with `KEY=VALUE` words merged as `--cfg-options` does."""
+    from mmengine.config import Config, DictAction  # slow, and warns: after the filter in main
+
+    cfg = Config.fromfile(path)
+    pairs = (option.split('=', maxsplit=1) for option in options)
+    cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
+    return cfg
 
 
 def tail(path: str, size: int) -> str:
@@ -150,7 +148,8 @@ def usable_cores() -> int:
 
 def start(command: Sequence[str], log: str, threads: int) -> 'subprocess.Popen[bytes]':
     """Start a command whose output goes to the end of `log`."""
-    environment = dict(os.environ, PYTHONUNBUFFERED='1')
+    # idle threads sleep: on a busy machine spinning ones slow each other down several times
+    environment = dict(os.environ, PYTHONUNBUFFERED='1', OMP_WAIT_POLICY='PASSIVE')
     for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
         environment[name] = str(threads)
     os.makedirs(os.path.dirname(log), exist_ok=True)
