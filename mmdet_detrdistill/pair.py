@@ -62,6 +62,26 @@ class DistillPair:
         classes = self.class_map.student_classes.to(logits.device)
         return pick_classes(logits, classes, self.student.activation)
 
+    def predictions(self, student: DecoderOutputs) -> Dict[str, Any]:
+        """Both sides' predictions as `functional.logits_kd` and `aligned_kd` take them.
+
+        Args:
+            student: its predictions for its own queries, or for the teacher's.
+        """
+        teacher = self.teacher_walk.outputs
+        return dict(
+            student_logits=self.shared_logits(student.logits),
+            student_boxes=student.boxes,
+            teacher_logits=teacher.logits,
+            teacher_boxes=teacher.boxes,
+            teacher_positive_mask=self.teacher_assignment >= 0,
+            student_activation=self.student.activation,
+            teacher_activation=self.teacher.activation,
+            student_mask=student.query_mask,
+            teacher_mask=teacher.query_mask,
+            teacher_classes=self.teacher_classes,
+        )
+
     def replay(self, injection: Callable[['DistillPair'], Dict[str, Tensor]]) -> DecoderOutputs:
         """The student's decoder on other queries; the encoder is not run again.
 

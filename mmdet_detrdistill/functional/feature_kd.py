@@ -79,6 +79,7 @@ def query_quality(
         if quality == 'max_iou':
             weights[:, image] = scores[:, image] * iou.amax(-1)
             continue
+        assert assignment is not None  # checked above for 'matched_iou'
         found = assignment[:, image]
         own_iou = iou.gather(-1, found.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         value = scores[:, image] ** gamma * own_iou ** (1 - gamma)  # Eq. 8

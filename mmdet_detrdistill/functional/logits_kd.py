@@ -1,6 +1,6 @@
 """Hungarian-matching logits distillation."""
 
-from typing import Dict, Optional
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -92,7 +92,9 @@ def logits_kd(
     if teacher_mask is None:
         teacher_mask = torch.ones_like(teacher_positive_mask)
     positive = teacher_positive_mask & teacher_mask
-    if matching == 'joint':  # (prefix, queries to match, queries whose class is distilled)
+    # (prefix, queries to match, queries whose class is distilled)
+    sets: List[Tuple[str, Tensor, Optional[Tensor]]]
+    if matching == 'joint':
         sets = [('', teacher_mask, teacher_mask if negative_cls else positive)]
     else:  # Eq. 3, then Eq. 4
         negative = teacher_mask & ~teacher_positive_mask

@@ -1,6 +1,6 @@
 """Hungarian matching of two sets of predictions, all stages and images of a batch at once."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import numpy as np
 import torch
@@ -103,5 +103,5 @@ def name_non_finite(side: str, logits: Tensor, boxes: Tensor) -> Optional[str]:
     return None
 
 
-def _as_numpy(mask: Optional[Tensor], shape: tuple) -> np.ndarray:
+def _as_numpy(mask: Optional[Tensor], shape: Tuple[int, ...]) -> np.ndarray:
     return np.ones(shape, dtype=bool) if mask is None else mask.cpu().numpy()

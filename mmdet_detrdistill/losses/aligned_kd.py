@@ -53,20 +53,7 @@ class AlignedKDLoss(ReplayLoss):
         )
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        student, teacher = self.replay(pair), pair.teacher_walk.outputs
+        student = self.replay(pair)
         with full_precision(student.logits):
-            terms = aligned_kd(
-                pair.shared_logits(student.logits),
-                student.boxes,
-                teacher.logits,
-                teacher.boxes,
-                pair.teacher_assignment >= 0,
-                student_activation=pair.student.activation,
-                teacher_activation=pair.teacher.activation,
-                student_mask=student.query_mask,
-                teacher_mask=teacher.query_mask,
-                teacher_classes=pair.teacher_classes,
-                reduce=reduce_count,
-                **self.options,
-            )
+            terms = aligned_kd(**pair.predictions(student), reduce=reduce_count, **self.options)
         return weighted(self.loss_weight, terms)

@@ -60,18 +60,9 @@ class LogitsKDLoss(DistillLoss):
         student, teacher = pair.student_walk.outputs, pair.teacher_walk.outputs
         with full_precision(student.logits):
             terms = logits_kd(
-                pair.shared_logits(student.logits),
-                student.boxes,
-                teacher.logits,
-                teacher.boxes,
-                pair.teacher_assignment >= 0,
-                student_activation=pair.student.activation,
-                teacher_activation=pair.teacher.activation,
+                **pair.predictions(student),
                 student_embeds=student.hidden_states,
                 teacher_embeds=teacher.hidden_states,
-                student_mask=student.query_mask,
-                teacher_mask=teacher.query_mask,
-                teacher_classes=pair.teacher_classes,
                 reduce=reduce_count,
                 **self.options,
             )
