@@ -51,6 +51,7 @@ def toy_runner(work_dir: Path, epochs: int, **options) -> Runner:
         train_cfg={'by_epoch': True, 'max_epochs': epochs},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}},
         default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
+        default_scope='mmdet',  # a runner leaves its scope behind, for all later tests
         experiment_name=f'toy_{work_dir.name}_{epochs}',
         **options,
     )
