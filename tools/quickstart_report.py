@@ -89,13 +89,15 @@ def plot(report: Dict[str, Any], path: str) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 4.2), constrained_layout=True)
     for role in ROLES:
         curves = [run['curve'] for run in report['runs'] if run['role'] == role]
-        epochs = [point['epoch'] for point in curves[0]]
-        scores = [[point['mAP'] for point in points] for points in zip(*curves)]
-        mean = [statistics.mean(values) for values in scores]
+        scores: Dict[int, List[float]] = {}
+        for point in (point for curve in curves for point in curve):
+            scores.setdefault(point['epoch'], []).append(point['mAP'])
+        epochs = sorted(scores)
+        mean = [statistics.mean(scores[epoch]) for epoch in epochs]
         label = f'{LABELS[role]}: {mean[-1]:.1f}'
         axes.plot(epochs, mean, label=label, markersize=4, **styles[role])
         if len(curves) > 1:
-            low, high = [min(v) for v in scores], [max(v) for v in scores]
+            low, high = ([f(scores[epoch]) for epoch in epochs] for f in (min, max))
             axes.fill_between(epochs, low, high, color=styles[role]['color'], alpha=0.2, lw=0)
     count = len(report['summary']['gain']['per_seed'])
     seeds = f'{count} seeds, range shaded' if count > 1 else 'one seed'

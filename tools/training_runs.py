@@ -197,8 +197,7 @@ def train_all(runs: Sequence[Run], say: Callable[[str], None], interval: float =
                     raise fail(name, run.log, code)
                 seconds = time.time() - began
                 note(run, command, seconds, threads)
-                spent = timedelta(seconds=round(seconds))
-                say(f'  {name}: done in {spent}, mAP {run.curve()[-1]["mAP"]:.1f}')
+                say(f'  {name}: done in {timedelta(seconds=round(seconds))}')
             if active and time.monotonic() - shown >= interval:
                 shown = time.monotonic()
                 say('  ' + ' | '.join(entry[0].progress() for entry in active.values()))
@@ -217,16 +216,23 @@ def note(run: Run, command: Sequence[str], seconds: float, threads: int) -> None
         'resumed': '--resume' in command,
         'threads': threads,
     }
+    write_record(run, content)
+
+
+def write_record(run: Run, content: Dict[str, Any]) -> None:
     with open(os.path.join(run.folder, 'done.json'), 'w') as file:
         json.dump(content, file, indent=1)
 
 
 def evaluate(run: Run) -> Dict[str, float]:
-    """COCO metrics, in per cent, of the final checkpoint, by `tools/test.py`.
+    """COCO metrics, in per cent, of the final checkpoint, by `tools/test.py`; kept for next time.
 
     Raises:
         RunError: it failed.
     """
+    record = run.record()
+    if 'final' in record:
+        return dict(record['final'])
     folder = os.path.join(run.folder, 'test')
     log = os.path.join(folder, 'output.log')
     test = os.path.relpath(os.path.join(TOOLS, 'test.py'))
@@ -234,10 +240,16 @@ def evaluate(run: Run) -> Dict[str, float]:
     command += ['--work-dir', folder]
     if run.options:
         command += ['--cfg-options', *run.options]
-    code = start(command, log, min(4, usable_cores())).wait()
+    process = start(command, log, min(4, usable_cores()))
+    try:
+        code = process.wait()
+    finally:
+        process.terminate()  # when this one is interrupted
     results = sorted(glob.glob(os.path.join(folder, '*', '*.json')), key=os.path.getmtime)
     if code != 0 or not results:
         raise fail(f'evaluation of {run.name}', log, code)
     with open(results[-1]) as file:
         values = json.load(file)
-    return {name: round(100 * values[key], 1) for name, key in METRICS.items()}
+    final = {name: round(100 * values[key], 1) for name, key in METRICS.items()}
+    write_record(run, {**record, 'final': final})
+    return final

@@ -138,11 +138,19 @@ if (folder / 'fail').exists():
     sys.exit('no such luck')
 (folder / 'epoch_3.pth').write_text('')
 """
+STAND_IN_TEST = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1]) / 'stamp'
+folder.mkdir()
+names = ('', '_50', '_75', '_s', '_m', '_l')
+(folder / 'stamp.json').write_text(json.dumps({f'coco/bbox_mAP{n}': 0.251 for n in names}))
+"""
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     (tmp_path / 'train.py').write_text(STAND_IN)
+    (tmp_path / 'test.py').write_text(STAND_IN_TEST)
     monkeypatch.setattr(tool('training_runs'), 'TOOLS', str(tmp_path))
     return tmp_path
 
@@ -158,6 +166,35 @@ def test_trains_once_and_reuses(stand_in):
     train_all(runs, said.append)
     assert all('reused' in line for line in said) and len(said) == 2
     assert len((Path(runs[0].folder) / 'calls').read_text().splitlines()) == 1
+
+
+def test_evaluates_once_and_reports(stand_in):
+    run = make_run(stand_in)
+    tool('training_runs').train_all([run], lambda text: None)
+    final = tool('training_runs').evaluate(run)
+    assert final == dict.fromkeys(('mAP', 'AP50', 'AP75', 'small', 'medium', 'large'), 25.1)
+    assert tool('training_runs').evaluate(run) == final  # a second evaluation would fail: `mkdir`
+    entry = tool('quickstart').describe('student', 0, run, final)
+    assert [(point['epoch'], point['mAP']) for point in entry['curve']] == [(3, 25.0)]
+    assert entry['final'] == final and entry['minutes'] >= 0 and entry['epochs'] == 3
+
+
+def test_an_interrupted_evaluation_leaves_a_gap_but_not_the_end(tmp_path):
+    run = make_run(tmp_path)
+    write_log(run.folder, '20240101_000000', {1: 0.1})
+    entry = tool('quickstart').describe('student', 0, run, dict(mAP=30.0))
+    assert [(point['epoch'], point['mAP']) for point in entry['curve']] == [(1, 10), (3, 30)]
+    entries = [dict(entry, role=role) for role in ('teacher', 'student', 'distilled')]
+    content = report([(20.0, 25.0), (22.0, 26.0)])
+    content['runs'] += entries
+    tool('quickstart_report').plot(content, str(tmp_path / 'curves.png'))
+
+
+def test_refuses_a_checkpoint_that_scores_otherwise(tmp_path):
+    run = make_run(tmp_path)
+    write_log(run.folder, '20240101_000000', {3: 0.3})
+    with pytest.raises(tool('training_runs').RunError, match=r'has mAP 12.0, but 30.0'):
+        tool('quickstart').describe('student', 0, run, dict(mAP=12.0))
 
 
 def test_a_lost_checkpoint_is_trained_again(stand_in):
