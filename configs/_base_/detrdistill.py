@@ -7,4 +7,6 @@ distiller = dict(
     distill_losses=dict(
         loss_logits_kd=dict(type='LogitsKDLoss', loss_weight=1.0),
         loss_feature_kd=dict(type='FeatureKDLoss', loss_weight=1.0),
-        loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0)))
+        loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0),
+    ),
+)
