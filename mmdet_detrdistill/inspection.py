@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from .adapters import DetectorAdapter
 from .algorithm import DETRDistill
 from .class_map import class_names
 from .functional.stages import stage_groups
@@ -104,6 +105,18 @@ def describe(model: DETRDistill) -> Rows:
             chosen = type(loss.injection).__name__
             rows.append((f'{name} injects', f'{chosen}, since {why}' if why else chosen))
     return rows
+
+
+def check_predictions(student: DetectorAdapter) -> None:
+    """ValueError when validation would ask for more predictions than the student makes."""
+    wanted = (student.detector.test_cfg or {}).get('max_per_img', 0)
+    per_query = student.num_classes if student.activation == 'sigmoid' else 1
+    found = student.detector.num_queries * per_query
+    if wanted > found:
+        raise ValueError(
+            f'test_cfg.max_per_img is {wanted}, but {student.detector.num_queries} queries give '
+            f'{found} predictions: validation would fail. Set it to {found} or less.'
+        )
 
 
 def describe_levels(model: DETRDistill, images: Tensor, samples: List[Any]) -> Rows:
@@ -203,7 +216,7 @@ def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:
     return f', {ratio:.2g} x task: try loss_weight={suggested:.2g} for 0.5 x'
 
 
-def count_flops(detector: nn.Module, images: Tensor, samples: List[Any]) -> str:
+def count_flops(adapter: DetectorAdapter, images: Tensor, samples: List[Any]) -> str:
     """Forward GFLOPs per image: products, convolutions, the sampling of deformable attention.
 
     Deformable attention counts where it runs as PyTorch's grid sampling, that is on the CPU.
@@ -222,13 +235,13 @@ def count_flops(detector: nn.Module, images: Tensor, samples: List[Any]) -> str:
     counter = FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.grid_sampler_2d: sampling}
     )
-    training = detector.training
-    detector.eval()
+    training = adapter.detector.training
+    adapter.detector.eval()
     try:
         with counter:
-            detector.predict(images, samples)
+            adapter.walk(images, samples)
     finally:
-        detector.train(training)
+        adapter.detector.train(training)
     return f'{counter.get_total_flops() / 1e9 / len(images):.2f}'
 
 

@@ -1,6 +1,5 @@
 """Build, load and check the teacher before anything is trained."""
 
-import os.path as osp
 from copy import deepcopy
 from typing import Any, Dict, Optional, Tuple, Union
 
@@ -36,15 +35,13 @@ def detector_config(detector: Union[str, Dict[str, Any]], role: str = 'teacher')
             f'{role} must be a path, dict(cfg_path=..., options={{...}}) or a model config with a '
             f'`type`; got keys {sorted(detector)}'
         )
-    if '::' in path:
-        config = get_config(path)
-    elif osp.isfile(path):
-        config = Config.fromfile(path)
-    else:
+    try:
+        config = get_config(path) if '::' in path else Config.fromfile(path)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
-            f'{role} config {path} does not exist; name it as `mmdet::...` or by a path from the '
-            'working directory'
-        )
+            f'{role} config {path} does not exist, or is based on one that does not ({error}); '
+            'name it as `mmdet::...` or by a path from the working directory'
+        ) from error
     if 'model' not in config:
         raise ValueError(f'{role} config {path} has no `model`')
     for name, value in options.items():  # one by one: `a.b` and `a=dict(c=...)` both count
@@ -88,15 +85,22 @@ def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_class
             "their class scores cannot be compared. Set bbox_head.num_classes, or class_map='auto' "
             'to pair the classes by name.'
         )
-    own, other = (adapter.detector.data_preprocessor for adapter in (student, teacher))
-    for name in ('mean', 'std', '_channel_conversion'):
-        mine, theirs = getattr(own, name, None), getattr(other, name, None)
-        if isinstance(mine, torch.Tensor) and isinstance(theirs, torch.Tensor):
-            same = mine.shape == theirs.shape and bool(torch.allclose(mine, theirs))
-        else:
-            same = mine is theirs or mine == theirs
-        if not same:
+    own, other = (_preprocessing(adapter) for adapter in (student, teacher))
+    for name, value in own.items():
+        if value != other[name]:
             raise ValueError(
-                f'student and teacher preprocess images differently: {name} {mine} and {theirs}. '
-                'Both see the same batch, so that the teacher must have been trained alike.'
+                f'student and teacher preprocess images differently: {name} is {value} and '
+                f'{other[name]}. Both see the same batch, so that the teacher must have been '
+                'trained alike.'
             )
+
+
+def _preprocessing(adapter: DetectorAdapter) -> Dict[str, Any]:
+    """What a detector's preprocessor does to the pixels: mean, std, order of channels."""
+    preprocessor = adapter.detector.data_preprocessor
+    values = {name: getattr(preprocessor, name, None) for name in ('mean', 'std')}
+    listed = {
+        name: value.flatten().tolist() if isinstance(value, torch.Tensor) else value
+        for name, value in values.items()
+    }
+    return {**listed, 'bgr_to_rgb': getattr(preprocessor, '_channel_conversion', None)}

@@ -10,7 +10,9 @@ import argparse
 import platform
 import sys
 import time
+import traceback
 import warnings
+from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
 try:
@@ -28,8 +30,10 @@ from mmengine.registry import DefaultScope
 
 from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.class_map import settle_classes
+from mmdet_detrdistill.compat import CheckpointError
 from mmdet_detrdistill.inspection import (
     Rows,
+    check_predictions,
     count_flops,
     describe,
     describe_levels,
@@ -73,7 +77,8 @@ def check_step(model: DETRDistill, batch: Dict[str, Any], device: str) -> Rows:
     data = model.data_preprocessor(batch, training=True)
     images, samples = data['inputs'], data['data_samples']
     rows = describe_levels(model, images, samples)
-    flops = [count_flops(side, images, samples) for side in (model.student, model.teacher)]
+    adapters = (model.student_adapter, model.teacher_adapter)
+    flops = [count_flops(adapter, images, samples) for adapter in adapters]
     rows.append(('forward GFLOPs per image', ' / '.join(flops)))
 
     with peak_memory(device) as memory:
@@ -129,6 +134,7 @@ def check(args: argparse.Namespace) -> None:
     config = read_config(args)
     model = build(config, args.random_teacher)
     show(describe(model))
+    check_predictions(model.student_adapter)
     batch, source, names = first_batch(
         config, args.size, model.student_adapter.num_classes, args.synthetic
     )
@@ -137,8 +143,16 @@ def check(args: argparse.Namespace) -> None:
 
 
 def refuse(error: BaseException) -> int:
-    """Print why a config or an installation does not do, in one line; the exit code."""
+    """Print why it does not do, in one line; the exit code.
+
+    An error that is not the package's own is followed by the place where it arose.
+    """
     reason = ' '.join(str(error).split()) or 'no message'
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames and not isinstance(error, (SystemExit, CheckpointError)):
+        last = Path(frames[-1].filename)
+        if 'mmdet_detrdistill' not in last.parts and last != Path(__file__):
+            reason += f' ({last.parent.name}/{last.name}:{frames[-1].lineno})'
     print(f'DOES NOT FIT: {type(error).__name__}: {reason}', file=sys.stderr)
     return 1
 
