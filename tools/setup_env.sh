@@ -93,7 +93,7 @@ install --constraint "$constraints" --no-build-isolation --editable '.[openmmlab
 if ! in_venv -c 'import cv2' 2>/dev/null; then
     say 'this system lacks libraries for windows (libGL): OpenCV without windows'
     in_venv -m pip uninstall --quiet --yes opencv-python
-    install opencv-python-headless
+    install --force-reinstall --no-deps opencv-python-headless
 fi
 in_venv -W ignore -c 'import mmdet_detrdistill'
 echo "$wanted" >"$stamp"
