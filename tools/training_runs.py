@@ -165,8 +165,8 @@ def fail(name: str, log: str, code: int) -> RunError:
 def train_all(runs: Sequence[Run], say: Callable[[str], None], interval: float = 15.0) -> None:
     """Train what is not finished, as many at once as there are cores (at most 8).
 
-    Small networks gain little from a second thread, so that two trainings side by side finish
-    earlier than one after the other; a training that is alone gets up to four threads.
+    Small networks gain little from a second thread, and lose much where other work wants the cores:
+    trainings run side by side, with half of the threads that there are cores for.
 
     Raises:
         RunError: one failed; the others are ended.
@@ -176,7 +176,7 @@ def train_all(runs: Sequence[Run], say: Callable[[str], None], interval: float =
         if run not in waiting:
             say(f'  {run.name}: finished earlier, reused ({run.folder})')
     at_once = max(1, min(len(waiting), usable_cores(), 8))
-    threads = min(4, max(1, usable_cores() // at_once))
+    threads = min(4, max(1, usable_cores() // (2 * at_once)))
     active: Dict[str, Any] = {}
     shown = time.monotonic()
     try:
@@ -240,7 +240,7 @@ def evaluate(run: Run) -> Dict[str, float]:
     command += ['--work-dir', folder]
     if run.options:
         command += ['--cfg-options', *run.options]
-    process = start(command, log, min(4, usable_cores()))
+    process = start(command, log, max(1, min(4, usable_cores() // 2)))
     try:
         code = process.wait()
     finally:
