@@ -194,30 +194,14 @@ def write_split(out: str, split: str, count: int, info: Dict[str, Any]) -> None:
         for label, mask in zip(labels, masks):
             box = tight_box(mask)
             assert box is not None  # at least 30 % of every shape is visible
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=index + 1,
-                    category_id=label + 1,
-                    bbox=box,
-                    area=box[2] * box[3],
-                    iscrowd=0,
-                )
-            )
+            item = dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1)
+            annotations.append(dict(item, bbox=box, area=box[2] * box[3], iscrowd=0))
     categories = [dict(id=i + 1, name=n, supercategory='shape') for i, n in enumerate(CLASSES)]
     path = os.path.join(out, 'annotations', f'instances_{split}.json')
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, 'w') as file:
-        json.dump(
-            dict(
-                info=info,
-                licenses=[],
-                images=images,
-                annotations=annotations,
-                categories=categories,
-            ),
-            file,
-        )
+        content = dict(info=info, licenses=[], images=images)
+        json.dump(dict(content, annotations=annotations, categories=categories), file)
 
 
 def is_complete(out: str, info: Dict[str, Any]) -> bool:
