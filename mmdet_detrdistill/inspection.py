@@ -124,6 +124,7 @@ def describe_levels(model: DETRDistill, images: Tensor, samples: List[Any]) -> R
     sizes = []
     with torch.no_grad():
         for adapter in (model.student_adapter, model.teacher_adapter):
+            _check_room_for_queries(adapter, images)
             sizes.append(adapter.walk(images, samples).state.sizes)
     strides = [[_stride(images.shape[-1], width) for _, width in side] for side in sizes]
     text = f'{strides[0]} / {strides[1]}'
@@ -133,11 +134,23 @@ def describe_levels(model: DETRDistill, images: Tensor, samples: List[Any]) -> R
     return [('feature strides', text)]
 
 
+def _check_room_for_queries(adapter: DetectorAdapter, images: Tensor) -> None:
+    """Two-stage detectors pick their queries among the pixels of the feature maps."""
+    detector = adapter.detector
+    pixels = sum(feat.shape[-2] * feat.shape[-1] for feat in detector.extract_feat(images))
+    if getattr(detector, 'as_two_stage', False) and pixels < detector.num_queries:
+        raise ValueError(
+            f'images of {tuple(images.shape[-2:])} pixels give {pixels} feature pixels, the '
+            f'{adapter.side} picks {detector.num_queries} queries among them: use larger images '
+            '(--size for synthetic ones) or fewer queries'
+        )
+
+
 def _stride(image_side: int, map_side: int) -> int:
-    """The power of two that is within a tenth of the ratio, else the ratio."""
-    ratio = image_side / map_side
-    power = 2 ** round(math.log2(ratio))
-    return power if abs(power - ratio) < 0.1 * power else round(ratio)
+    """The least power of two that gives a map of this size when rounded up, else the ratio."""
+    powers = (2**i for i in range(10))
+    fitting = (power for power in powers if math.ceil(image_side / power) == map_side)
+    return next(fitting, round(image_side / map_side))
 
 
 def parameters_of(module: nn.Module) -> int:
