@@ -1,6 +1,7 @@
 """Every ordered pair of families takes a step, and docs/support.md says the truth."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mmdet_detrdistill import DETRDistill
 from tests.detectors import tiny
 from tests.support_table import BEGIN, END, FAMILIES, injection_of, step, table
 
+ROOT = Path(__file__).parents[1]
 PAIRS = [(student, teacher) for student in FAMILIES for teacher in FAMILIES]
 
 
@@ -34,6 +36,15 @@ def test_pair_takes_a_step_or_is_refused_by_name(student, teacher):
 
 
 def test_documented_table_is_the_code_s():
-    page = (Path(__file__).parents[1] / 'docs' / 'support.md').read_text()
+    page = (ROOT / 'docs' / 'support.md').read_text()
     documented = page.split(BEGIN)[1].split(END)[0].strip()
     assert documented == table()
+
+
+@pytest.mark.parametrize('name', ['support.md', 'new_detector.md'])
+def test_what_the_pages_name_exists(name):
+    text = (ROOT / 'docs' / name).read_text()
+    linked = [ROOT / 'docs' / target for target in re.findall(r'\]\(([^)#]+)\)', text)]
+    named = [ROOT / target for target in re.findall(r'`((?:tests|tools)/[\w/]+(?:\.py)?)/?`', text)]
+    assert named
+    assert all(path.exists() for path in linked + named), linked + named

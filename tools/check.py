@@ -12,6 +12,8 @@ import sys
 import time
 import traceback
 import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
@@ -135,9 +137,10 @@ def check(args: argparse.Namespace) -> None:
     model = build(config, args.random_teacher)
     show(describe(model))
     check_predictions(model.student_adapter)
-    batch, source, names = first_batch(
-        config, args.size, model.student_adapter.num_classes, args.synthetic
-    )
+    with redirect_stdout(StringIO()):  # COCO's reader talks
+        batch, source, names = first_batch(
+            config, args.size, model.student_adapter.num_classes, args.synthetic
+        )
     show([('classes by name', settle_classes(model, names)), ('batch', source)])
     show(check_step(model, batch, args.device))
 
