@@ -68,8 +68,12 @@ def build(config: Config, random_teacher: bool) -> DETRDistill:
     return built
 
 
-def check_step(model: DETRDistill, batch: Dict[str, Any], device: str) -> Rows:
+def check_step(
+    model: DETRDistill, batch: Dict[str, Any], device: str, random_teacher: bool
+) -> Rows:
     """One step: levels, FLOPs, every loss with the norm of its gradient, time and memory.
+
+    The loss weights are judged only with a trained teacher.
 
     Raises:
         ValueError: a loss is not finite, or one of the distillation losses moves nothing although
@@ -102,9 +106,10 @@ def check_step(model: DETRDistill, batch: Dict[str, Any], device: str) -> Rows:
         raise ValueError(f'no gradient of {idle} reaches the student')
     rows.append(('seconds forward + backward', f'{forward:.2f} + {backward:.2f}'))
     rows.append(('peak memory', memory.text()))
-    rows.append(('', 'value, gradient norm, verdict'))
+    judged = 'no verdict with a random teacher' if random_teacher else 'verdict'
+    rows.append(('', f'value, gradient norm, {judged}'))
     for name, (value, norm) in norms.items():
-        weight = getattr(pair_losses.get(name), 'loss_weight', None)
+        weight = None if random_teacher else getattr(pair_losses.get(name), 'loss_weight', None)
         rows.append((name, f'{value:.4g}, {norm:.4g}{verdict(norm, norms["task"][1], weight)}'))
     rows += [(name, f'{float(value):.4g}') for name, value in terms.items() if '_kd.' in name]
     return rows
@@ -142,7 +147,7 @@ def check(args: argparse.Namespace) -> None:
             config, args.size, model.student_adapter.num_classes, args.synthetic
         )
     show([('classes by name', settle_classes(model, names)), ('batch', source)])
-    show(check_step(model, batch, args.device))
+    show(check_step(model, batch, args.device, args.random_teacher))
 
 
 def refuse(error: BaseException) -> int:

@@ -136,6 +136,8 @@ def test_names_the_rule_and_why_the_others_were_refused(run):
 def test_random_teacher_needs_no_checkpoint(run):
     code, out, _ = run(BROKEN['checkpoint_missing'], '--random-teacher')
     assert code == 0
+    assert 'task:' not in out
+    assert 'no verdict with a random teacher' in out
     assert rows_of(out)['classes by name'] == 'no class names to compare; their number agrees'
 
 
