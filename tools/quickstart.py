@@ -45,9 +45,9 @@ SHAPES = Plan(
     'quickstart/deformable-detr_teacher_1xb4-10e_shapes.py',
     'quickstart/deformable-detr_student_1xb4-6e_shapes.py',
     'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb4-6e_shapes.py',
-    7,
-    2.5,
-    5,
+    8,
+    3,
+    6,
 )
 COCO_FORMAT = Plan(
     'Deformable DETR on COCO-format data',

@@ -11,7 +11,15 @@ model = dict(
 )
 train_dataloader = dict(batch_size=4)
 train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
+param_scheduler = [  # a straight line to zero: a steadier teacher than one step down
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=max_epochs, milestones=[8], gamma=0.1),
+    dict(
+        type='LinearLR',
+        start_factor=1.0,
+        end_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
 ]
