@@ -20,7 +20,8 @@ fail() { say "$*" >&2; exit 1; }
 in_venv() { "$venv/bin/python" "$@"; }
 install() { in_venv -m pip install -qq --disable-pip-version-check "$@"; }
 operators_work() { in_venv -W ignore -c 'import mmcv.ops' 2>/dev/null; }
-torch_version() { in_venv -c 'import torch; print(torch.__version__)' 2>/dev/null || true; }
+# as pip knows it: torch.__version__ of the same file may end in +cu130, which no constraint would find
+torch_version() { in_venv -c 'import torch; from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true; }
 
 # Runs a command that is quiet for minutes: its output goes to a file, its progress to the screen.
 with_heartbeat() {
