@@ -2,7 +2,8 @@
 # quickstart  make data, train teacher, student and distilled student, print a table (ARGS=--help)
 # test        all tests (ARGS="-k name"), without those that need minutes each
 # lint types  ruff; mypy
-.PHONY: setup quickstart test lint types
+# docs        the documentation site, in site/
+.PHONY: setup quickstart test lint types docs
 
 BIN := .venv/bin
 
@@ -21,3 +22,6 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

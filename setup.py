@@ -108,5 +108,6 @@ setup(
             'joblib',
         ],
         'dev': ['pytest', 'ruff', 'mypy', 'build', 'pre-commit', 'matplotlib'],
+        'docs': ['mkdocs>=1.5,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=0.26,<2'],
     },
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-import yaml
 from mmengine.config import Config, DictAction
 
 from mmdet_detrdistill.teacher import detector_config
@@ -176,21 +175,6 @@ def test_student_is_the_student_alone(path):
     added = {'custom_imports', 'custom_hooks', 'distiller', 'model'}
     for name in set(config) - added:
         assert plain(config[name]) == plain(alone[name]), name
-
-
-@pytest.mark.parametrize('family', COCO_FAMILIES)
-def test_metafile_and_readme_list_the_folder(family):
-    folder = ROOT / 'configs' / family
-    listed = yaml.safe_load((folder / 'metafile.yml').read_text())
-    files = {f'configs/{family}/{path.name}' for path in folder.glob('*.py')}
-    assert {model['Config'] for model in listed['Models']} == files
-    assert all(model['Name'] == Path(model['Config']).stem for model in listed['Models'])
-    collections = {collection['Name'] for collection in listed['Collections']}
-    assert {model['In Collection'] for model in listed['Models']} <= collections
-    readme = (folder / 'README.md').read_text()
-    assert all(Path(name).name in readme for name in files)
-    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    assert f'configs/{family}/metafile.yml' in index['Import']
 
 
 plain_students = [path for path in coco_configs if path not in wrappers]

@@ -90,7 +90,7 @@ fi
 operators_work || fail "mmcv's operators do not import: $(in_venv -c 'import mmcv.ops' 2>&1 | tail -n 1)"
 
 say 'mmengine, mmdet, mmrazor, this package and the tools'
-install --constraint "$constraints" --no-build-isolation --editable '.[openmmlab,dev]'
+install --constraint "$constraints" --no-build-isolation --editable '.[openmmlab,dev,docs]'
 if ! in_venv -c 'import cv2' 2>/dev/null; then
     say 'this system lacks libraries for windows (libGL): OpenCV without windows'
     in_venv -m pip uninstall --quiet --yes opencv-python

@@ -1,4 +1,4 @@
-"""`mim train` and `mim test` from an installed wheel, in another folder, by bare config names.
+"""`mim` with an installed wheel, elsewhere: train and test by bare names, search, download.
 
 The wheel and openmim go into an environment of their own that sees the packages of the running one,
 so that nothing is installed twice. The wheel comes before the development install on its path.
@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mmdet_detrdistill.compat import load_checkpoint_file
 
@@ -98,3 +99,28 @@ def test_teacher_distillation_and_evaluation(environment, options):
     )
     assert 'Testing finished successfully' in output
     assert re.search(r'coco/bbox_mAP: -?\d', output)
+
+
+def test_search_finds_models_by_name_and_data(environment):
+    command = ('mim', 'search', PACKAGE, '--display-width', '200')
+    output = environment(*command, '--model', 'detrdistill conditional detr')
+    assert output.count('config id: ') == 7
+    assert 'config id: detrdistill_conditional-detr_r18-from-r101_8xb2-50e_coco' in output
+    assert re.search(r'coco/published_box_ap +37\.9', output)
+    found = environment(*command, '--dataset', 'coco', '--field', 'published_box_ap')
+    assert 'published_box_ap' in found and 'measured' not in found
+    found = environment(*command, '--dataset', 'shapes')
+    assert re.findall(r'shapes/(\w+) ', found) == ['measured_box_ap'] * 3
+
+
+def test_download_writes_the_whole_config(environment):
+    """Though there are no weights: without an entry for them openmim stops."""
+    name = config_name('detrdistill_*.py')[: -len('.py')]
+    environment('mim', 'download', PACKAGE, '--config', name, '--dest', 'downloaded')
+    assert [path.name for path in (environment.folder / 'downloaded').iterdir()] == [f'{name}.py']
+    downloaded = Config.fromfile(environment.folder / 'downloaded' / f'{name}.py')
+    original = Config.fromfile(ROOT / 'configs' / 'quickstart' / f'{name}.py')
+    assert downloaded.model.architecture == original.model.architecture
+    assert downloaded.distiller == original.distiller
+    assert not downloaded.model.teacher.startswith(str(ROOT))
+    assert Path(downloaded.model.teacher).is_file()
