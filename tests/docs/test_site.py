@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 
@@ -89,3 +90,16 @@ def test_api_pages_have_the_public_names(site):
     names = {name.split('.')[-1] for name in documented}
     assert set(functional.__all__) | set(hooks.__all__) <= names
     assert set(mmdet_detrdistill.__all__) - {'compat'} <= names
+
+
+@pytest.mark.parametrize(
+    'figure', sorted((ROOT / 'docs' / 'figures').glob('*.svg')), ids=lambda p: p.stem
+)
+def test_figures_are_small_and_complete(figure):
+    """Text, for a diff; no font or picture from elsewhere; another look in the dark; a title."""
+    text = figure.read_text()
+    root = ElementTree.fromstring(text)
+    assert figure.stat().st_size < 30_000
+    assert root.find('{http://www.w3.org/2000/svg}title').text
+    assert 'prefers-color-scheme: dark' in text
+    assert not re.search(r'href|@import|url\((?!#)', text)
