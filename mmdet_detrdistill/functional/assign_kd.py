@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, iou_and_giou
+from .pair_terms import Reduce, nonzero
 from .stages import add_terms, stage_groups
 
 PRESETS = {
@@ -66,7 +67,7 @@ def assign_kd(
     image_sizes: Optional[Tensor] = None,
     query_mask: Optional[Tensor] = None,
     pairing: str = 'group',
-    reduce: Callable[[Tensor], Tensor] = torch.as_tensor,
+    reduce: Reduce = torch.as_tensor,
 ) -> Dict[str, Tensor]:
     """The detector's own loss on the teacher's queries, under an assignment that is given.
 
@@ -124,7 +125,7 @@ def _set_loss(
     criterion: SetCriterion,
     image_sizes: Optional[Tensor],
     query_mask: Optional[Tensor],
-    reduce: Callable[[Tensor], Tensor],
+    reduce: Reduce,
 ) -> Dict[str, Tensor]:
     """One stage: (B, N, C), (B, N, 4), (B, N) -> 0-d terms."""
     if query_mask is None:
@@ -141,8 +142,8 @@ def _set_loss(
     dtype = boxes.dtype
     num_positive = positive.sum().to(dtype)
     num_negative = query_mask.sum().to(dtype) - num_positive
-    cls_avg = reduce(num_positive + num_negative * criterion.background_weight).clamp(min=1)
-    box_avg = reduce(num_positive).clamp(min=1)
+    cls_avg = nonzero(reduce(num_positive + num_negative * criterion.background_weight))
+    box_avg = nonzero(reduce(num_positive))
     scale = boxes.new_ones(4)
     if image_sizes is not None:  # (h, w) -> (w, h, w, h) per query
         scale = image_sizes.to(dtype).flip(-1).repeat(1, 2).unsqueeze(1)

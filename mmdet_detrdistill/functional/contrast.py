@@ -22,7 +22,7 @@ def contrast(
     Returns:
         (..., N_t) >= 0, log N_t when all similarities are equal.
     """
-    rows = matched.clamp(min=0).unsqueeze(-1).expand(-1, -1, student_embeds.shape[-1])
+    rows = matched.clamp(min=0).unsqueeze(-1).expand(*matched.shape, student_embeds.shape[-1])
     own = F.normalize(student_embeds.gather(-2, rows), dim=-1)
     others = F.normalize(teacher_embeds.detach(), dim=-1)
     similarity = own @ others.transpose(-1, -2) / temperature

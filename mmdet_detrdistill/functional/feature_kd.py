@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, iou_and_giou
+from .pair_terms import Reduce
 
 SIMILARITIES = ('dot', 'cosine')
 MASKS = ('per_query', 'summed')
@@ -96,6 +97,7 @@ def feature_kd(
     *,
     similarity: str = 'dot',
     mask: str = 'per_query',
+    reduce: Reduce = torch.as_tensor,
 ) -> Tensor:
     """Make the student's features equal the teacher's where the teacher's queries look.
 
@@ -116,6 +118,7 @@ def feature_kd(
         valid_masks: per level (B, H, W) bool, True = a pixel of the image. None: all.
         similarity: 'dot' or 'cosine'.
         mask: 'per_query' or 'summed'.
+        reduce: averages the 0-d number of images over processes.
 
     Returns:
         0-d tensor >= 0, 0 when the features are equal.
@@ -151,11 +154,11 @@ def feature_kd(
                 attention = _summed_attention(sums, valid)
         error = (pixels - student.flatten(2)).square().mean(1)  # || . ||^2 / d, (B, HW)
         if valid is None:
-            total = total + (attention * error).mean()
+            per_image = (attention * error).mean(1)
         else:
             per_image = (attention * error * valid).sum(1) / valid.sum(1).clamp(min=1)
-            total = total + per_image.mean()
-    return total
+        total = total + per_image.sum()
+    return total / reduce(total.new_tensor(float(queries.shape[1])))
 
 
 def _summed_attention(masks: Tensor, valid: Optional[Tensor]) -> Tensor:

@@ -11,6 +11,15 @@ from .classes import class_divergence, target_entropy
 Reduce = Callable[[Tensor], Tensor]
 
 
+def nonzero(counts: Tensor) -> Tensor:
+    """Normalisers from counts averaged over processes: 0, where nothing is summed, becomes 1.
+
+    A count between 0 and 1, of few objects on many processes, stays: raised to 1, it would make
+    several processes weigh an object less than one process with the whole batch does.
+    """
+    return counts.masked_fill(counts == 0, 1)
+
+
 class TermWeights(NamedTuple):
     """Weights of the three terms, in the matching cost and in the loss."""
 
@@ -72,11 +81,11 @@ def pair_terms(
 
 
 def mean_over(values: Tensor, mask: Tensor, factors: Tuple[float, ...], reduce: Reduce) -> Tensor:
-    """Sum over P of factor * (sum of masked values / max(number of True over processes, 1)).
+    """Sum over P of factor * (sum of masked values / number of True, averaged over processes).
 
     Args:
         values: (P, B, N); `mask`: (P, B, N) bool; `factors`: P numbers.
     """
-    counts = reduce(mask.sum((1, 2)).to(values.dtype)).clamp(min=1)
+    counts = nonzero(reduce(mask.sum((1, 2)).to(values.dtype)))
     sums = values.masked_fill(~mask, 0).sum((1, 2))
     return (values.new_tensor(factors) * sums / counts).sum()

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Dict, Tuple
 
 import torch
 from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from ..adapters import DetectorAdapter
@@ -54,7 +55,13 @@ class DistillLoss(nn.Module):
         return f'loss_weight={self.loss_weight}, {self.options}'
 
 
-reduce_count = reduce_mean
+def reduce_count(counts: Tensor) -> Tensor:
+    """Counts averaged over processes, whose total is taken to be at least 1.
+
+    DDP averages gradients over processes: with these normalisers they equal those of one process
+    with the whole batch.
+    """
+    return reduce_mean(counts).clamp(min=1 / get_world_size())
 
 
 def full_precision(like: Tensor) -> torch.autocast:

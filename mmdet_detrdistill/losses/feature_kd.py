@@ -16,7 +16,7 @@ from ..functional.feature_kd import (
 )
 from ..pair import DistillPair
 from ..registration import register
-from .base import DistillLoss, as_float, full_precision
+from .base import DistillLoss, as_float, full_precision, reduce_count
 
 
 @register('MODELS')
@@ -112,6 +112,7 @@ class FeatureKDLoss(DistillLoss):
                 None if valid is None else [valid[other] for _, other in levels],
                 similarity=options['similarity'],
                 mask=options['mask'],
+                reduce=reduce_count,
             )
         return {'': self.loss_weight * value}
 

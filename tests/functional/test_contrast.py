@@ -25,6 +25,17 @@ def test_equals_known_limit():
     assert_close(found, torch.full((1, 5), math.log(5)))
 
 
+def test_stages_and_images_come_first():
+    """(P, B, N, D) gives what each stage and image gives alone."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, 3, n, 4, generator=generator) for n in (5, 6))
+    matched = torch.randint(0, 5, (2, 3, 6), generator=generator)
+    found = contrast(student, teacher, matched)
+    for stage in range(2):
+        alone = contrast(student[stage], teacher[stage], matched[stage])
+        assert_close(found[stage], alone)
+
+
 def test_gradcheck():
     generator = torch.Generator().manual_seed(0)
     student = torch.randn(1, 3, 4, dtype=torch.float64, generator=generator, requires_grad=True)
