@@ -11,7 +11,6 @@ same weights and see the same batches in the same order.
 """
 
 import argparse
-import glob
 import json
 import math
 import os
@@ -23,7 +22,16 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from make_shapes import make_shapes
 from quickstart_report import LABELS, hardware, now, summarise, table, versions, write_report
-from training_runs import Run, RunError, evaluate, file_hash, read_config, train_all, usable_cores
+from training_runs import (
+    Run,
+    RunError,
+    evaluate,
+    file_hash,
+    package_hash,
+    read_config,
+    train_all,
+    usable_cores,
+)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -88,14 +96,6 @@ def count_data(cfg: Any) -> Dict[str, Any]:
         found[f'{split}_boxes'] = len(content['annotations'])
     found['hash'] = file_hash(*paths)
     return found
-
-
-def package_hash() -> str:
-    """Hash of the package's sources: a changed loss makes the distilled students train anew."""
-    import mmdet_detrdistill
-
-    folder = os.path.dirname(mmdet_detrdistill.__file__)
-    return file_hash(*sorted(glob.glob(os.path.join(folder, '**', '*.py'), recursive=True)))
 
 
 def run_all(arguments: argparse.Namespace) -> Dict[str, Any]:

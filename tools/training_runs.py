@@ -36,6 +36,14 @@ def file_hash(*paths: str) -> str:
     return digest.hexdigest()
 
 
+def package_hash() -> str:
+    """Hash of the package's sources: a changed loss makes the distilled students train anew."""
+    import mmdet_detrdistill
+
+    folder = os.path.dirname(mmdet_detrdistill.__file__)
+    return file_hash(*sorted(glob.glob(os.path.join(folder, '**', '*.py'), recursive=True)))
+
+
 @dataclass
 class Run:
     """One training.
