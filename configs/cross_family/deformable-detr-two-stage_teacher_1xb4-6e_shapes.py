@@ -2,7 +2,7 @@
 # teacher, queries from the picture. Two-stage Deformable DETR works at width 256 only.
 #   python tools/train.py configs/cross_family/deformable-detr-two-stage_teacher_1xb4-6e_shapes.py
 # Status: measured here; the figures are in docs/ablation.md.
-_base_ = '../quickstart/deformable-detr_teacher_1xb4-6e_shapes.py'
+_base_ = '../quickstart/deformable-detr_teacher_1xb4-10e_shapes.py'
 
 width = 256
 attention = dict(embed_dims=width)
