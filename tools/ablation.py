@@ -70,7 +70,6 @@ def all_rows() -> Dict[str, List[str]]:
         **{loss: without(*(other for other in LOSSES if other != loss)) for loss in LOSSES},
         'aligned': [*without(*LOSSES), ALIGNED],
         'all': [],
-        'all and aligned': [ALIGNED],
         'released': [option(loss, 'preset', 'released') for loss in LOSSES],
     }
     for loss, module in LOSSES.items():
