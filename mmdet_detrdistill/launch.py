@@ -34,8 +34,12 @@ def add_common_options(parser: ArgumentParser) -> None:
     )
 
 
-def read_config(arguments: Namespace) -> Config:
+def read_config(arguments: Namespace, needs_data: bool = True) -> Config:
     """The config with its overrides, launcher and work folder.
+
+    Args:
+        arguments: of a parser with `add_common_options`.
+        needs_data: False leaves a `coco_format` config as it is where its files are missing.
 
     Raises:
         SystemExit: the file is missing or cannot be read, or an override does not fit; the message
@@ -50,7 +54,11 @@ def read_config(arguments: Namespace) -> Config:
             config.merge_from_dict(arguments.cfg_options)
         if 'model' not in config:
             raise ValueError('it defines no `model`')
-        resolve_coco_format(config)
+        try:
+            resolve_coco_format(config)
+        except FileNotFoundError:
+            if needs_data:
+                raise
     except Exception as error:  # a config is code: anything can go wrong in it
         raise SystemExit(f'config {path}: {type(error).__name__}: {error}') from error
     config.launcher = arguments.launcher

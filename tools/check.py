@@ -138,7 +138,7 @@ def show(rows: Rows) -> None:
 def check(args: argparse.Namespace) -> None:
     """Print the table, part by part; raise what does not fit."""
     show(versions())
-    config = read_config(args)
+    config = read_config(args, needs_data=False)
     model = build(config, args.random_teacher)
     show(describe(model))
     check_predictions(model.student_adapter)

@@ -157,3 +157,17 @@ def test_exit_code_of_the_command(checkpoints):
     assert result.returncode == 1
     assert result.stderr.startswith('DOES NOT FIT: SystemExit: config nowhere.py does not exist')
     assert result.stderr.count('\n') == 1
+
+
+small = sorted(ROOT.glob('configs/*/detrdistill_*_shapes.py'))
+small += sorted(ROOT.glob('configs/*/detrdistill_*_coco-format.py'))
+
+
+@pytest.mark.parametrize('path', small, ids=lambda path: path.stem)
+def test_shipped_config_without_data_and_teacher(run, path):
+    """The data of a `coco_format` config need not be there yet; a step with every loss fits."""
+    code, out, err = run(path, '--random-teacher')
+    assert (code, err) == (0, '')
+    rows = rows_of(out)
+    assert rows['batch'] == 'synthetic'
+    assert {'loss_logits_kd', 'loss_feature_kd', 'loss_assign_kd'} <= set(rows)
