@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = sorted(p for p in (ROOT / 'configs').iterdir() if p.is_dir() and p.name[0] != '_')
+ALL = sorted(p for p in (ROOT / 'configs').iterdir() if p.is_dir() and p.name[0] != '_')
+FOLDERS = [folder for folder in ALL if (folder / 'metafile.yml').exists()]
 METAFILES = {
     folder.name: yaml.safe_load((folder / 'metafile.yml').read_text()) for folder in FOLDERS
 }
@@ -41,6 +42,12 @@ def number(cell):
     match = re.match(r'\d+\.\d', cell)
     assert match or cell == '-', cell
     return float(match.group()) if match else None
+
+
+def test_a_folder_has_a_metafile_or_is_named_as_an_experiment():
+    readme = (ROOT / 'configs' / 'README.md').read_text()
+    for folder in ALL:
+        assert (f'[{folder.name}](' if folder in FOLDERS else f'`{folder.name}`') in readme, folder
 
 
 @every_folder
