@@ -4,7 +4,7 @@ from . import compat  # first: checks the installation, lets MMRazor import
 from .adapters import build_adapter, register_adapter
 from .algorithm import DETRDistill
 from .distiller import DETRDistiller
-from .hooks import TeacherCheckHook, TeacherQueryInjectionHook
+from .hooks import AssignmentStabilityHook, TeacherCheckHook, TeacherQueryInjectionHook
 from .injection import InjectionRule, TeacherBoxInjection, TeacherQueryInjection
 from .losses import AlignedKDLoss, AssignKDLoss, FeatureKDLoss, LogitsKDLoss
 
@@ -13,6 +13,7 @@ __version__ = '0.1.0'
 __all__ = [
     'AlignedKDLoss',
     'AssignKDLoss',
+    'AssignmentStabilityHook',
     'DETRDistill',
     'DETRDistiller',
     'FeatureKDLoss',

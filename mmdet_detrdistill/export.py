@@ -10,7 +10,7 @@ from torch import Tensor
 from .teacher import detector_config
 
 PACKAGE = 'mmdet_detrdistill'
-HOOKS = ('TeacherCheckHook', 'TeacherQueryInjectionHook')
+HOOKS = ('AssignmentStabilityHook', 'TeacherCheckHook', 'TeacherQueryInjectionHook')
 STUDENT, DISTILLER = 'architecture.', 'distiller.'
 
 
@@ -31,6 +31,9 @@ def student_config(config: Config) -> Config:
     student.pop('distiller', None)
     hooks = [hook for hook in student.get('custom_hooks') or [] if not _is_own(hook)]
     _set_or_drop(student, 'custom_hooks', hooks)
+    for name, hook in list((student.get('default_hooks') or {}).items()):
+        if _is_own(hook):
+            del student.default_hooks[name]
     imports = student.get('custom_imports') or {}
     names = imports.get('imports') or []
     others = [name for name in ([names] if isinstance(names, str) else names) if name != PACKAGE]

@@ -45,4 +45,5 @@ randomness = dict(seed=0)
 default_hooks = dict(
     logger=dict(interval=25),
     checkpoint=dict(interval=1, max_keep_ckpts=1),
+    stability=dict(type='AssignmentStabilityHook'),  # how steady the matching is, for the report
 )

@@ -50,6 +50,6 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + '/' + val_ann)
+val_evaluator = dict(ann_file=data_root + '/' + val_ann, classwise=True)
 test_evaluator = val_evaluator
 model = dict(test_cfg=dict(max_per_img=100))

@@ -7,6 +7,7 @@ from .classes import class_divergence, foreground_probs, pick_classes, soft_targ
 from .feature_kd import feature_kd, query_quality
 from .logits_kd import logits_kd
 from .matching import match, matching_cost
+from .stability import instability, queries_of_objects
 from .stages import stage_groups
 
 __all__ = [
@@ -18,11 +19,13 @@ __all__ = [
     'cxcywh_to_xyxy',
     'feature_kd',
     'foreground_probs',
+    'instability',
     'iou_and_giou',
     'logits_kd',
     'match',
     'matching_cost',
     'pick_classes',
+    'queries_of_objects',
     'query_quality',
     'soft_targets',
     'stage_groups',
