@@ -7,6 +7,7 @@ from .distiller import DETRDistiller
 from .hooks import AssignmentStabilityHook, TeacherCheckHook, TeacherQueryInjectionHook
 from .injection import InjectionRule, TeacherBoxInjection, TeacherQueryInjection
 from .losses import AlignedKDLoss, AssignKDLoss, FeatureKDLoss, LogitsKDLoss
+from .one_line import distill
 
 __version__ = '0.1.0'
 
@@ -25,5 +26,6 @@ __all__ = [
     'TeacherQueryInjectionHook',
     'build_adapter',
     'compat',
+    'distill',
     'register_adapter',
 ]

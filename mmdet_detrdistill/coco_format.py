@@ -90,11 +90,15 @@ def class_names(
 def set_num_classes(model: ConfigDict, num_classes: int) -> None:
     """Set it in a detector config, or in student and teacher of a distillation config.
 
+    With a `class_map` the teacher keeps its own classes.
+
     Raises:
         ValueError: a detector without `bbox_head`.
     """
     if 'architecture' in model:
         set_num_classes(model.architecture, num_classes)
+        if model.get('class_map') is not None:
+            return
         if isinstance(model.teacher, str):
             model.teacher = ConfigDict(cfg_path=model.teacher)
         set_num_classes(model.teacher, num_classes)

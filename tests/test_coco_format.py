@@ -135,6 +135,14 @@ def test_teacher_as_a_config(root):
     assert cfg.model.teacher.bbox_head.num_classes == 3
 
 
+def test_with_a_class_map_the_teacher_keeps_its_classes(root):
+    teacher = dict(type='DETR', bbox_head=dict(num_classes=80))
+    cfg = config(root, model=dict(distillation(teacher), class_map='auto'))
+    resolve_coco_format(cfg)
+    assert cfg.model.architecture.bbox_head.num_classes == 3
+    assert cfg.model.teacher.bbox_head.num_classes == 80
+
+
 def test_other_configs_are_left_alone():
     cfg = Config(dict(model=dict(type='DETR'), data_root='nowhere'))
     resolve_coco_format(cfg)

@@ -108,8 +108,12 @@ def test_config_without_anything_else_drops_the_keys():
     config = distillation_config()
     config.custom_imports.imports = 'mmdet_detrdistill'
     config.custom_hooks = [dict(type='TeacherCheckHook')]
+    config.default_hooks = dict(
+        timer=dict(type='IterTimerHook'), stability=dict(type='AssignmentStabilityHook')
+    )
     student = student_config(config)
     assert not {'custom_imports', 'custom_hooks', 'distiller'} & set(student)
+    assert student.default_hooks == dict(timer=dict(type='IterTimerHook'))
 
 
 def test_preprocessor_of_the_distillation_is_kept():
