@@ -252,10 +252,10 @@ def as_code(value: Any, indent: int = 0) -> str:
     return opened + '\n' + ''.join(f'{pad}{item},\n' for item in items) + ' ' * indent + closed[-1]
 
 
-def read_written(path: str, work_dir: Optional[str] = None) -> Config:
+def read_written(path: str, work_dir: Optional[str] = None, needs_data: bool = True) -> Config:
     """A config as the tools read it."""
     arguments = dict(config=path, cfg_options=None, work_dir=work_dir)
-    return read_config(Namespace(launcher='none', local_rank=0, **arguments))
+    return read_config(Namespace(launcher='none', local_rank=0, **arguments), needs_data)
 
 
 def check_written(path: str, random_teacher: bool = False, train: bool = True) -> Iterable[Rows]:
@@ -269,7 +269,7 @@ def check_written(path: str, random_teacher: bool = False, train: bool = True) -
         FileNotFoundError: they are not, or `check` says so.
     """
     with quiet():
-        config = read_written(path)
+        config = read_written(path, needs_data=train)
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         for rows in check(config, random_teacher=random_teacher, device=device):
             source = dict(rows).get('batch', '')

@@ -75,7 +75,7 @@ def main(argv: Optional[Sequence[str]] = None) -> str:
             show(rows)
     except (CheckpointError, OSError, TypeError, ValueError, KeyError, SystemExit) as error:
         sys.exit(f'\ndistill: {" ".join(str(error).split())}')
-    print(f'FITS\n{batch_note(read_written(path))}', flush=True)
+    print(f'FITS\n{batch_note(read_written(path, needs_data=training))}', flush=True)
     if training:
         train(path, args.work_dir)
     else:
