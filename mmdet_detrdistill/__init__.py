@@ -4,7 +4,15 @@ from . import compat  # first: checks the installation, lets MMRazor import
 from .adapters import build_adapter, register_adapter
 from .algorithm import DETRDistill
 from .distiller import DETRDistiller
-from .hooks import AssignmentStabilityHook, TeacherCheckHook, TeacherQueryInjectionHook
+from .hooks import (
+    AssignmentStabilityHook,
+    IterationSeedHook,
+    LossWeightScheduleHook,
+    SafeCheckpointHook,
+    StudentCheckpointHook,
+    TeacherCheckHook,
+    TeacherQueryInjectionHook,
+)
 from .injection import InjectionRule, TeacherBoxInjection, TeacherQueryInjection
 from .losses import AlignedKDLoss, AssignKDLoss, FeatureKDLoss, LogitsKDLoss
 from .one_line import distill
@@ -19,7 +27,11 @@ __all__ = [
     'DETRDistiller',
     'FeatureKDLoss',
     'InjectionRule',
+    'IterationSeedHook',
     'LogitsKDLoss',
+    'LossWeightScheduleHook',
+    'SafeCheckpointHook',
+    'StudentCheckpointHook',
     'TeacherBoxInjection',
     'TeacherCheckHook',
     'TeacherQueryInjection',

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any, Dict, Optional
 
+import torch
 from mmdet.registry import MODELS
 from mmrazor.models.distillers import ConfigurableDistiller
 from torch import Tensor, nn
@@ -90,7 +91,26 @@ class DETRDistiller(ConfigurableDistiller):
         Returns:
             0-d tensors. A loss named `loss_x` gives `loss_x`, or `loss_x.term` per term, and its
             statistics as `x.term`, which MMEngine logs and does not add up.
+
+        Raises:
+            ValueError: NaN or Inf in the teacher's pass, or where one keeps the student's from
+                being matched; names what, where and the picture.
         """
+        try:
+            found = self._compute(pair)
+        except ValueError as error:
+            bad = None if pair is None else pair.name_non_finite()
+            if bad is None:
+                raise
+            raise ValueError(bad) from error
+        # Losses that match nothing let NaN pass. The student's own is left to gradient scaling.
+        if found and not torch.isfinite(torch.stack([v.detach() for v in found.values()])).all():
+            bad = None if pair is None else pair.name_non_finite(student=False)
+            if bad is not None:
+                raise ValueError(bad)
+        return found
+
+    def _compute(self, pair: Optional[DistillPair]) -> Dict[str, Tensor]:
         found: Dict[str, Tensor] = {}
         for name, loss in self.pair_losses.items():
             scale = self.scale(name)

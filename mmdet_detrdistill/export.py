@@ -1,39 +1,81 @@
 """Take the student out of a distillation: a plain MMDetection config and a plain checkpoint."""
 
+import os
+import os.path as osp
 from collections import OrderedDict
 from copy import deepcopy
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
+import numpy as np
+from mmdet.registry import HOOKS
 from mmengine.config import Config
+from mmengine.runner import save_checkpoint
 from torch import Tensor
 
+from .compat import load_checkpoint_file
 from .teacher import detector_config
 
 PACKAGE = 'mmdet_detrdistill'
-HOOKS = ('AssignmentStabilityHook', 'TeacherCheckHook', 'TeacherQueryInjectionHook')
 STUDENT, DISTILLER = 'architecture.', 'distiller.'
+
+
+def export_student(
+    config: Config, checkpoint_path: str, folder: str, name: str = 'student'
+) -> Tuple[str, str]:
+    """Write `folder/student.py` and `folder/NAME.pth`, for MMDetection without this package.
+
+    The config has no `_base_`. The checkpoint holds weights and plain Python values only, so that
+    any PyTorch reads it safely.
+
+    Args:
+        config: of the distillation, with its overrides.
+        checkpoint_path: of the distillation, or a plain one.
+
+    Returns:
+        Both paths.
+
+    Raises:
+        CheckpointError, ValueError: see `load_checkpoint_file` and `student_state_dict`.
+    """
+    checkpoint = load_checkpoint_file(checkpoint_path)
+    weights = student_state_dict(checkpoint)
+    plain = student_config(config)
+    meta = checkpoint.get('meta') or {}
+    kept = {key: _plain(meta[key]) for key in ('epoch', 'iter', 'dataset_meta') if key in meta}
+    os.makedirs(folder, exist_ok=True)
+    paths = osp.join(folder, 'student.py'), osp.join(folder, f'{name}.pth')
+    plain.dump(paths[0])
+    content = dict(meta=dict(kept, cfg=plain.pretty_text), state_dict=weights)
+    save_checkpoint(content, paths[1], backend_args=dict(backend='atomic'))
+    return paths
 
 
 def student_config(config: Config) -> Config:
     """The student's plain MMDetection config, from the config of its distillation.
 
-    `model` becomes its `architecture`; this package's import, hooks and `distiller` go. Data,
-    schedule and everything else stay. A config without distillation comes back as a copy.
+    `model` becomes its `architecture`; this package's import and `distiller` go, as do its hooks
+    and MMRazor's. Data, schedule and everything else stay. Of a config without distillation only
+    those hooks and the import go.
     """
     student = deepcopy(config)
     model = student.model
-    if 'architecture' not in model:
-        return student
-    detector = detector_config(model.architecture, 'architecture')
-    if model.get('data_preprocessor') is not None:
-        detector.data_preprocessor = model.data_preprocessor
-    student.model = detector
-    student.pop('distiller', None)
-    hooks = [hook for hook in student.get('custom_hooks') or [] if not _is_own(hook)]
+    if 'architecture' in model:
+        detector = detector_config(model.architecture, 'architecture')
+        if model.get('data_preprocessor') is not None:
+            detector.data_preprocessor = model.data_preprocessor
+        student.model = detector
+        student.pop('distiller', None)
+        student.update(load_from=None, resume=False)
+    hooks = [hook for hook in student.get('custom_hooks') or [] if not _is_foreign(hook)]
     _set_or_drop(student, 'custom_hooks', hooks)
     for name, hook in list((student.get('default_hooks') or {}).items()):
-        if _is_own(hook):
-            del student.default_hooks[name]
+        if _is_foreign(hook):
+            if name == 'checkpoint':
+                hook.type = 'CheckpointHook'
+            else:
+                del student.default_hooks[name]
+    if str((student.get('val_cfg') or {}).get('type')).endswith('SingleTeacherDistillValLoop'):
+        student.val_cfg.type = 'ValLoop'
     imports = student.get('custom_imports') or {}
     names = imports.get('imports') or []
     others = [name for name in ([names] if isinstance(names, str) else names) if name != PACKAGE]
@@ -41,9 +83,20 @@ def student_config(config: Config) -> Config:
     return student
 
 
-def _is_own(hook: Any) -> bool:
-    """Whether a hook config is one of this package's; its type may carry a registry scope."""
-    return isinstance(hook, dict) and str(hook.get('type')).split('.')[-1] in HOOKS
+def _is_foreign(hook: Any) -> bool:
+    """Whether a hook config names one of this package or of MMRazor."""
+    name = hook.get('type') if isinstance(hook, dict) else hook
+    found = HOOKS.get(name) if isinstance(name, str) else name
+    return getattr(found, '__module__', '').split('.')[0] in (PACKAGE, 'mmrazor')
+
+
+def _plain(value: Any) -> Any:
+    """A value made of Python's own types."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def _set_or_drop(config: Config, key: str, value: Any) -> None:

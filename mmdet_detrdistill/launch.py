@@ -9,18 +9,24 @@ from mmengine.config import Config, DictAction
 from .coco_format import resolve_coco_format
 
 
-def add_common_options(parser: ArgumentParser) -> None:
-    """The options that `mim train` and `mim test` pass to either tool."""
+def add_config_options(parser: ArgumentParser) -> None:
+    """A config and its overrides; what else `read_config` reads gets its default."""
+    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--work-dir', help="folder for logs and results (default: the config's, or work_dirs/NAME)"
-    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
         help='override settings of the config, such as train_cfg.max_epochs=2 a.b="[1,2]"',
+    )
+
+
+def add_common_options(parser: ArgumentParser) -> None:
+    """The options that `mim train` and `mim test` pass to either tool."""
+    add_config_options(parser)
+    parser.add_argument(
+        '--work-dir', help="folder for logs and results (default: the config's, or work_dirs/NAME)"
     )
     parser.add_argument(
         '--launcher',

@@ -5,7 +5,13 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from torch import Tensor
 
-from .adapters import DecoderOutputs, DetectorAdapter, Walk, ground_truth
+from .adapters import (
+    DecoderOutputs,
+    DetectorAdapter,
+    Walk,
+    ground_truth,
+    name_non_finite_picture,
+)
 from .class_map import ClassMap
 from .functional.classes import pick_classes
 
@@ -47,6 +53,17 @@ class DistillPair:
         """(L_t, B, N_t) int64, the teacher's own assignment: object, -1 background, -2 left out."""
         label_map = None if self.class_map is None else self.class_map.label_map
         return self.teacher.assign(self.teacher_walk.outputs, self.samples, label_map)
+
+    def name_non_finite(self, student: bool = True) -> Optional[str]:
+        """What is NaN or Inf in the teacher's pass or the student's, with the picture's path."""
+        passes = [(self.teacher.side, self.teacher_walk)]
+        if student:
+            passes.append((self.student.side, self.student_walk))
+        for side, (state, outputs) in passes:
+            found = name_non_finite_picture(side, outputs, self.samples, state)
+            if found is not None:
+                return found
+        return None
 
     @property
     def teacher_classes(self) -> Optional[Tensor]:

@@ -26,3 +26,29 @@ def pytest_runtest_makereport():
 @pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report():
     fail_if_skipped((yield).get_result())
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    """A finished tiny distillation: `data`, `teacher.pth`, and the files of `config` in `whole`.
+
+    As a namespace with `folder`, `config` and `output`.
+    """
+    from types import SimpleNamespace
+
+    from tests import trainings
+
+    folder = tmp_path_factory.mktemp('trained')
+    trainings.draw_pictures(folder / 'data')
+    trainings.save_teacher(folder / 'teacher.pth')
+    config = trainings.distillation(folder / 'data', folder / 'teacher.pth')
+    config.default_hooks.checkpoint.save_best = 'coco/bbox_mAP'
+    config.custom_hooks = [
+        dict(type='TeacherCheckHook', min_map=0.0, num_images=1),
+        dict(type='StudentCheckpointHook'),
+        dict(type='LossWeightScheduleHook', factors=dict(loss_feature_kd=[(0, 0), (2, 1)])),
+        dict(type='mmrazor.StopDistillHook', stop_epoch=2),
+    ]
+    ended = trainings.run_training(config, folder / 'whole')
+    assert ended.code == 0, ended.output
+    return SimpleNamespace(folder=folder, config=config, output=ended.output)

@@ -205,8 +205,25 @@ def test_nan_names_side_stage_and_picture(side):
     model = distill('conditional', LOSSES)
     getattr(model, side).bbox_head.fc_cls.bias.data.fill_(float('nan'))
     with pytest.raises(
-        ValueError, match=f'{side} logits are not finite at stage 0, image 0.*first'
+        ValueError, match=rf'{side} logits are not finite at stage 0, image 0.*: first\.png$'
     ):
+        model.loss(*batch())
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('name', [*LOSSES, 'loss_aligned_kd'])
+def test_teacher_s_nan_names_the_right_picture(name, value):
+    """The second picture's features are bad; also under a loss that matches nothing."""
+    losses = {**LOSSES, 'loss_aligned_kd': dict(type='AlignedKDLoss')}
+    model = distill('deformable', {name: losses[name]})
+    extract_feat = model.teacher.extract_feat
+
+    def broken(images):
+        return tuple(torch.cat((f[:1], f[1:] * value)) for f in extract_feat(images))
+
+    model.teacher.extract_feat = broken
+    what = 'features' if name == 'loss_feature_kd' else r'\w+'
+    with pytest.raises(ValueError, match=rf'teacher {what} are not finite at .*: second\.png$'):
         model.loss(*batch())
 
 

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 import mmdet_detrdistill  # noqa: F401  registers everything
 from mmdet_detrdistill.launch import add_common_options, read_config
+from mmdet_detrdistill.resume import check_start, make_resumable, newest_checkpoint
 
 
 def build_parser() -> ArgumentParser:
@@ -53,10 +54,13 @@ def main(argv: Optional[Sequence[str]] = None) -> Runner:
         use_mixed_precision(config)
     if arguments.auto_scale_lr:
         scale_learning_rate(config)
+    make_resumable(config)
     if arguments.resume is not None:
         config.resume = True
-        config.load_from = None if arguments.resume == 'auto' else arguments.resume
+        auto = arguments.resume == 'auto'
+        config.load_from = newest_checkpoint(config.work_dir) if auto else arguments.resume
     runner = Runner.from_cfg(config)
+    check_start(config, runner.model)
     runner.train()
     return runner
 

@@ -1,7 +1,8 @@
 """Adapters: the one place, with `injection`, that knows detector families."""
 
-from .base import DetectorAdapter, ground_truth, picture_names
+from .base import DetectorAdapter, ground_truth
 from .ddq import DDQAdapter
+from .finite import name_non_finite_picture
 from .outputs import DecoderOutputs, EncoderState, Walk
 from .registry import build_adapter, register_adapter
 
@@ -13,6 +14,6 @@ __all__ = [
     'Walk',
     'build_adapter',
     'ground_truth',
-    'picture_names',
+    'name_non_finite_picture',
     'register_adapter',
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..functional.assign_kd import SetCriterion
 from ..functional.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from ..functional.matching import name_non_finite
+from .finite import name_non_finite_picture
 from .outputs import DecoderOutputs, EncoderState, Walk
 
 STAGES = ('extract_feat', 'pre_transformer', 'forward_encoder', 'pre_decoder', 'forward_decoder')
@@ -243,15 +243,10 @@ class DetectorAdapter:
         try:
             return call(*args)
         except ValueError as error:
-            found = name_non_finite(self.side, outputs.logits, outputs.boxes)
+            found = name_non_finite_picture(self.side, outputs, samples)
             if found is None:
                 raise
-            raise ValueError(f'{found} of {picture_names(samples)}') from error
-
-
-def picture_names(samples: List[Any]) -> str:
-    """The batch's pictures in order, for messages."""
-    return ', '.join(str(s.metainfo.get('img_path', '(no path)')) for s in samples)
+            raise ValueError(found) from error
 
 
 def ground_truth(samples: List[Any]) -> Tuple[List[Tensor], List[Tensor], Tensor]:

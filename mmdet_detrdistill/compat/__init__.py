@@ -6,6 +6,7 @@ from .checkpoint import (
     load_checkpoint_file,
     load_state_strictly,
     load_strictly,
+    refuse_unfit_state,
 )
 from .environment import check_environment
 from .mmrazor import import_mmrazor
@@ -22,4 +23,5 @@ __all__ = [
     'load_checkpoint_file',
     'load_state_strictly',
     'load_strictly',
+    'refuse_unfit_state',
 ]

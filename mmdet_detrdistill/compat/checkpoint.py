@@ -181,7 +181,7 @@ def _hint(keys: Sequence[str]) -> str:
     if any(key.startswith('architecture.') for key in keys):
         return (
             '\nThe keys `architecture.*` are the student of a distillation checkpoint. Take it out '
-            'with mmdet_detrdistill.export.student_state_dict, and save it as {"state_dict": ...}'
+            'with tools/export_student.py'
         )
     for prefix in ('module.', 'student.'):
         if keys and all(key.startswith(prefix) for key in keys):
@@ -189,10 +189,10 @@ def _hint(keys: Sequence[str]) -> str:
     return ''
 
 
-def load_state_strictly(
+def refuse_unfit_state(
     model: nn.Module, state_dict: Dict[str, torch.Tensor], source: str, what: str = 'model'
 ) -> None:
-    """Load weights that fit `model` exactly; otherwise leave it as it is.
+    """Compare names and shapes of weights with those of `model`.
 
     Args:
         source: where the weights come from, for the error.
@@ -217,6 +217,17 @@ def load_state_strictly(
             f'loaded:\n{listed}{_hint(unexpected)}\nGive the checkpoint of this architecture, or '
             'the config that this checkpoint was trained with'
         )
+
+
+def load_state_strictly(
+    model: nn.Module, state_dict: Dict[str, torch.Tensor], source: str, what: str = 'model'
+) -> None:
+    """Load weights that fit `model` exactly; otherwise leave it as it is.
+
+    Raises:
+        CheckpointError: as `refuse_unfit_state`.
+    """
+    refuse_unfit_state(model, state_dict, source, what)
     model.load_state_dict(state_dict, strict=True)
 
 

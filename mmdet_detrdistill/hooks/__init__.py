@@ -1,7 +1,18 @@
 """MMEngine hooks: each changes a flag, a weight or a checkpoint at a moment."""
 
 from .assignment_stability import AssignmentStabilityHook
-from .injection import TeacherQueryInjectionHook
+from .checkpoint import SafeCheckpointHook
+from .iteration_seed import IterationSeedHook
+from .schedule import LossWeightScheduleHook, TeacherQueryInjectionHook
+from .student_checkpoint import StudentCheckpointHook
 from .teacher_check import TeacherCheckHook
 
-__all__ = ['AssignmentStabilityHook', 'TeacherCheckHook', 'TeacherQueryInjectionHook']
+__all__ = [
+    'AssignmentStabilityHook',
+    'IterationSeedHook',
+    'LossWeightScheduleHook',
+    'SafeCheckpointHook',
+    'StudentCheckpointHook',
+    'TeacherCheckHook',
+    'TeacherQueryInjectionHook',
+]

@@ -1,11 +1,16 @@
 """Compare teacher and data before the first iteration."""
 
-from typing import Any
+import random
+from contextlib import ExitStack, contextmanager
+from typing import Any, Iterator, List, Optional, Tuple
 
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from ..class_map import class_names, settle_classes
+from ..class_map import ClassMap, class_names, settle_classes
 from ..registration import register
 
 
@@ -15,11 +20,91 @@ class TeacherCheckHook(Hook):
 
     With `class_map='auto'` or a renaming it pairs the classes by name instead, and logs the pairs.
 
+    Args:
+        min_map: evaluate the teacher with the config's validation data and evaluator, and stop
+            below this mAP, in [0, 1]. None: no evaluation.
+        num_images: number of validation images for that; None: all.
+
     Raises (before training):
-        ValueError: names the class; or names are needed and missing. See `settle_classes`.
+        ValueError: names the class; or names are needed and missing. See `settle_classes`. Or the
+            mAP is lower, or `min_map` is given and the config has no validation with a mAP.
     """
+
+    def __init__(self, min_map: Optional[float] = None, num_images: Optional[int] = 200) -> None:
+        if min_map is not None and not 0 <= min_map <= 1:
+            raise ValueError(f'min_map is a mAP in [0, 1], got {min_map}')
+        self.min_map, self.num_images = min_map, num_images
 
     def before_train(self, runner: Any) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
         runner.logger.info(f'Teacher check: {settle_classes(model, class_names(metainfo))}.')
+        if self.min_map is None:
+            return
+        if runner.val_loop is None:
+            raise ValueError('min_map needs val_dataloader, val_cfg and val_evaluator')
+        with untouched_random_states():
+            score, count = teacher_map(runner, model, self.num_images)
+        found = f'The teacher reaches {score:.3f} mAP on {count} validation images'
+        if not score >= self.min_map:
+            raise ValueError(
+                f'{found}, below min_map={self.min_map}: its checkpoint, its classes or the '
+                'preprocessing of the images is not what it was trained with'
+            )
+        runner.logger.info(f'{found}.')
+
+
+@contextmanager
+def untouched_random_states() -> Iterator[None]:
+    """Leave the random states of Python, NumPy and PyTorch as they were."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@torch.no_grad()
+def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[float, int]:
+    """mAP of the teacher on the first validation images, and their number.
+
+    Raises:
+        ValueError: the evaluator gives no mAP.
+    """
+    loader, evaluator = runner.val_dataloader, runner.val_evaluator
+    total = len(loader.dataset)
+    own_share = -(-min(num_images or total, total) // get_world_size())
+    seen: List[int] = []
+    for batch in loader:
+        data = model.data_preprocessor(batch, False)
+        samples = model.teacher.predict(data['inputs'], data['data_samples'])
+        samples = samples[: own_share - len(seen)]
+        seen += [sample.img_id for sample in samples]
+        if model.class_map is not None:
+            _give_student_labels(samples, model.class_map)
+        evaluator.process(data_samples=samples, data_batch=batch)
+        if len(seen) >= own_share:
+            break
+    images = sorted({image for part in all_gather_object(seen) for image in part})
+    with ExitStack() as restored:
+        for metric in evaluator.metrics:
+            if hasattr(metric, 'img_ids'):  # CocoMetric would count the other images as missed
+                restored.callback(setattr, metric, 'img_ids', metric.img_ids)
+                metric.img_ids = images
+        scores = evaluator.evaluate(min(total, own_share * get_world_size()))
+    for name, value in scores.items():
+        if name.endswith('mAP'):
+            return float(value), len(images)
+    raise ValueError(f'min_map: val_evaluator gives no mAP, only {sorted(scores)}')
+
+
+def _give_student_labels(samples: List[Any], class_map: ClassMap) -> None:
+    """Rename the teacher's predictions; those of classes that the student lacks go."""
+    names = dict(zip(class_map.teacher_classes.tolist(), class_map.student_classes.tolist()))
+    for sample in samples:
+        found = sample.pred_instances
+        labels = [names.get(label, -1) for label in found.labels.tolist()]
+        found.labels = torch.tensor(labels, dtype=torch.long, device=found.labels.device)
+        sample.pred_instances = found[found.labels >= 0]

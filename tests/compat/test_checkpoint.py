@@ -39,21 +39,23 @@ class Toy(BaseModel):
 
 
 def toy_runner(work_dir: Path, epochs: int, **options) -> Runner:
+    iterations = not options.get('train_cfg', {}).get('by_epoch', True)
+    hooks = {'logger': {'type': 'LoggerHook', 'interval': 1}}
+    hooks['checkpoint'] = {'type': 'CheckpointHook', 'interval': 1, 'by_epoch': not iterations}
+    defaults = {'train_cfg': {'by_epoch': True, 'max_epochs': epochs}, 'model': Toy()}
     return Runner(
-        Toy(),
-        str(work_dir),
+        work_dir=str(work_dir),
         train_dataloader={
             'dataset': Numbers(),
             'batch_size': 2,
             'sampler': {'type': 'DefaultSampler', 'shuffle': False},
             'collate_fn': lambda items: {'inputs': items},
         },
-        train_cfg={'by_epoch': True, 'max_epochs': epochs},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}},
-        default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
+        default_hooks=hooks,
         default_scope='mmdet',  # a runner leaves its scope behind, for all later tests
         experiment_name=f'toy_{work_dir.name}_{epochs}',
-        **options,
+        **{**defaults, **options},
     )
 
 
@@ -289,7 +291,7 @@ def test_strict_load_of_another_architecture_lists_a_few_keys(tmp_path):
 @pytest.mark.parametrize(
     ('prefix', 'hint'),
     [
-        ('architecture.', 'student_state_dict'),
+        ('architecture.', 'export_student'),
         ('module.', 'without that prefix'),
         ('student.', 'without that prefix'),
     ],

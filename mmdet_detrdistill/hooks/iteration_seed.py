@@ -1,0 +1,65 @@
+"""Random states that a resumed run has in common with an uninterrupted one."""
+
+import random
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
+
+from ..registration import register
+
+WORKERS, LOADING, STEP = range(3)
+
+
+@register('HOOKS')
+class IterationSeedHook(Hook):
+    """Seeds dropout, denoising noise and augmentations from the run's seed and its counters.
+
+    MMEngine's checkpoints hold no random states, so that a resumed run draws other numbers. Here
+    each epoch and iteration begins with a state that depends on seed, rank and iteration alone:
+    going on after a checkpoint gives the weights of the uninterrupted run, on a CPU bit for bit.
+    For equal data order too, the config must fix `randomness.seed`.
+
+    Augmentations are drawn in the workers, which MMEngine seeds alike each time they start; they
+    too get a seed per epoch. In an `IterBasedTrainLoop` MMEngine replays the data from the start:
+    the workers draw the same again, but without workers (`num_workers=0`) augmentations differ.
+
+    Args:
+        restart_workers: start persistent workers anew in each epoch, about a second. Otherwise
+            their augmentations, and only those, differ after a resume.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, restart_workers: bool = True) -> None:
+        self.restart_workers = restart_workers
+
+    def before_train_epoch(self, runner: Any) -> None:
+        loader = runner.train_dataloader
+        if loader.num_workers and not isinstance(runner.train_loop, IterBasedTrainLoop):
+            if isinstance(loader.worker_init_fn, partial):  # MMEngine's, or one like it
+                seed = derived_seed(runner, WORKERS)
+                loader.worker_init_fn = partial(loader.worker_init_fn, seed=seed)
+            if self.restart_workers:
+                loader._iterator = None
+        seed_everything(derived_seed(runner, LOADING))
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        seed_everything(derived_seed(runner, STEP))
+
+
+def derived_seed(runner: Any, purpose: int) -> int:
+    """A seed in [0, 2^31) for this run, rank, iteration and purpose."""
+    entropy = [runner.seed, get_rank(), runner.iter, purpose]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+
+
+def seed_everything(seed: int) -> None:
+    """Python's, NumPy's and PyTorch's random states, those of all GPUs included."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

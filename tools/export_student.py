@@ -1,0 +1,44 @@
+"""Take the student out of a distillation: what MMDetection needs to use it without this package.
+
+    python tools/export_student.py CONFIG CHECKPOINT [--out DIR]
+
+Writes DIR/student.py and DIR/student_NAME.pth, NAME being the checkpoint's. Then for example
+    mim test mmdet DIR/student.py --checkpoint DIR/student_NAME.pth
+"""
+
+import argparse
+import os.path as osp
+from typing import Optional, Sequence, Tuple
+
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+
+import mmdet_detrdistill  # noqa: F401  registers everything
+from mmdet_detrdistill.compat import load_checkpoint_file, refuse_unfit_state
+from mmdet_detrdistill.export import export_student, student_config, student_state_dict
+from mmdet_detrdistill.launch import add_config_options, read_config
+
+
+def main(argv: Optional[Sequence[str]] = None) -> Tuple[str, str]:
+    """Export, and return the paths of config and checkpoint."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_options(parser)
+    parser.add_argument('checkpoint', help='any checkpoint of that training')
+    parser.add_argument('--out', help="folder to write to (default: the checkpoint's)")
+    arguments = parser.parse_args(argv)
+    config = read_config(arguments)
+    weights = student_state_dict(load_checkpoint_file(arguments.checkpoint))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        student = MODELS.build(student_config(config).model)
+    refuse_unfit_state(student, weights, arguments.checkpoint, what='student')
+    folder = arguments.out or osp.dirname(arguments.checkpoint) or '.'
+    name = f'student_{osp.splitext(osp.basename(arguments.checkpoint))[0]}'
+    paths = export_student(config, arguments.checkpoint, folder, name)
+    print(f'wrote {paths[0]} and {paths[1]}')
+    return paths
+
+
+if __name__ == '__main__':
+    main()
