@@ -1,16 +1,18 @@
 """Walk a DETR-like detector stage by stage; nothing is patched and no hook is set."""
 
 import inspect
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
 import torch
 from mmdet.models.losses import QualityFocalLoss
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..functional.assign_kd import SetCriterion
-from ..functional.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from ..functional.boxes import scale_boxes, xyxy_to_cxcywh
+from ..functional.matching import to_device
 from .finite import name_non_finite_picture
+from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
 from .outputs import DecoderOutputs, EncoderState, Walk
 
 STAGES = ('extract_feat', 'pre_transformer', 'forward_encoder', 'pre_decoder', 'forward_decoder')
@@ -163,7 +165,11 @@ class DetectorAdapter:
 
     @torch.no_grad()
     def assign(
-        self, outputs: DecoderOutputs, samples: List[Any], label_map: Optional[Tensor] = None
+        self,
+        outputs: DecoderOutputs,
+        samples: List[Any],
+        label_map: Optional[Tensor] = None,
+        stages: Optional[Sequence[int]] = None,
     ) -> Tensor:
         """The detector's own Hungarian assignment of its queries to the ground truth.
 
@@ -172,9 +178,11 @@ class DetectorAdapter:
             samples: B `DetDataSample`s with ground truth.
             label_map: (K,) int64, this detector's label of each label of the ground truth, -1 =
                 unknown to it: such objects are given to no query. None: the same labels.
+            stages: the stages to assign; None: all.
 
         Returns:
-            (L, B, N) int64: index of the object, -1 for background, -2 where `query_mask` is off.
+            (L, B, N) int64: index of the object, -1 for background, -2 where `query_mask` is off
+            and in stages that were not asked for.
 
         Raises:
             AttributeError: the head was built without `train_cfg.assigner`.
@@ -184,39 +192,17 @@ class DetectorAdapter:
             raise AttributeError(
                 f'{self.side}: bbox_head has no assigner; give it train_cfg.assigner'
             )
-        return self._explained(outputs, samples, self._assign, outputs, samples, label_map)
-
-    def _assign(
-        self, outputs: DecoderOutputs, samples: List[Any], label_map: Optional[Tensor]
-    ) -> Tensor:
-        num_stages, num_images = outputs.logits.shape[:2]
-        assignment = outputs.logits.new_full(outputs.logits.shape[:3], -2, dtype=torch.long)
-        corners = cxcywh_to_xyxy(outputs.boxes)
-        for image in range(num_images):
-            sample = samples[image]
-            height, width = sample.metainfo['img_shape'][:2]
-            boxes_abs_xyxy = corners[:, image] * corners.new_tensor([width, height, width, height])
-            objects, known = sample.gt_instances, None
-            if label_map is not None:
-                labels = label_map.to(objects.labels.device)[objects.labels]
-                known = (labels >= 0).nonzero().flatten()
-                objects = InstanceData(bboxes=objects.bboxes[known], labels=labels[known])
-            for stage in range(num_stages):
-                rows = (
-                    slice(None) if outputs.query_mask is None else outputs.query_mask[stage, image]
-                )
-                result = self.head.assigner.assign(
-                    pred_instances=InstanceData(
-                        scores=outputs.logits[stage, image][rows],
-                        bboxes=boxes_abs_xyxy[stage][rows],
-                    ),
-                    gt_instances=objects,
-                    img_meta=sample.metainfo,
-                )
-                found = result.gt_inds - 1
-                if known is not None and known.numel():
-                    found = torch.where(found < 0, found, known[found.clamp(min=0)])
-                assignment[stage, image, rows] = found
+        num_stages = outputs.logits.shape[0]
+        stages = range(num_stages) if stages is None else stages
+        assign = assign_batch if is_row_by_row(self.head.assigner) else assign_one_by_one
+        found = self._explained(
+            outputs, samples, assign, self.head.assigner, outputs, samples, label_map, stages
+        )
+        if list(stages) == list(range(num_stages)):
+            return found
+        assignment = found.new_full(outputs.logits.shape[:3], -2)
+        for stage, value in zip(stages, found):
+            assignment[stage] = value
         return assignment
 
     def criterion(self) -> SetCriterion:
@@ -255,8 +241,8 @@ def ground_truth(samples: List[Any]) -> Tuple[List[Tensor], List[Tensor], Tensor
     for sample in samples:
         height, width = sample.metainfo['img_shape'][:2]
         objects = sample.gt_instances
-        corners = objects.bboxes / objects.bboxes.new_tensor([width, height, width, height])
         labels.append(objects.labels)
-        boxes.append(xyxy_to_cxcywh(corners))
-        sizes.append(objects.bboxes.new_tensor([height, width]))
-    return labels, boxes, torch.stack(sizes)
+        boxes.append(xyxy_to_cxcywh(scale_boxes(objects.bboxes, 1 / height, 1 / width)))
+        sizes.append((height, width))
+    like = boxes[0]
+    return labels, boxes, to_device(np.array(sizes, dtype=np.float32), like.device).to(like.dtype)

@@ -8,7 +8,7 @@ from torch import Tensor
 from .boxes import clamp_to_image
 from .classes import soft_targets
 from .pair_terms import Reduce, TermWeights, pair_terms
-from .stages import add_terms, stage_pairs
+from .stages import add_terms, pick_stages, stage_pairs
 
 PRESETS = {'paper': dict(negative_cls=True), 'released': dict(negative_cls=True)}
 
@@ -62,21 +62,23 @@ def aligned_kd(
     pairs = stage_pairs(student_logits.shape[0], teacher_logits.shape[0], pairing, group_reduction)
     targets = soft_targets(teacher_logits, teacher_activation, student_activation, teacher_classes)
     goals = clamp_to_image(teacher_boxes.detach())
-    taking_part = torch.ones_like(teacher_positive_mask[pairs.teacher])
+    logits, boxes = (pick_stages(x, pairs.student) for x in (student_logits, student_boxes))
+    targets, goals = (pick_stages(x, pairs.teacher) for x in (targets, goals))
+    positive = pick_stages(teacher_positive_mask, pairs.teacher)
+    taking_part = torch.ones_like(positive)
     if student_mask is not None:
-        taking_part = taking_part & student_mask[pairs.student]
+        taking_part = taking_part & pick_stages(student_mask, pairs.student)
     if teacher_mask is not None:
-        taking_part = taking_part & teacher_mask[pairs.teacher]
-    positive = teacher_positive_mask[pairs.teacher]
+        taking_part = taking_part & pick_stages(teacher_mask, pairs.teacher)
     own = torch.arange(student_logits.shape[2], device=student_logits.device).expand_as(positive)
 
     losses: Dict[str, Tensor] = {}
     for prefix, chosen, has_cls in (('', positive, True), ('neg_', ~positive, negative_cls)):
         terms = pair_terms(
-            student_logits[pairs.student],
-            student_boxes[pairs.student],
-            targets[pairs.teacher],
-            goals[pairs.teacher],
+            logits,
+            boxes,
+            targets,
+            goals,
             own.masked_fill(~(chosen & taking_part), -1),
             taking_part if has_cls else None,
             pairs.factors,

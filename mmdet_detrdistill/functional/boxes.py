@@ -25,6 +25,12 @@ def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
     return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), dim=-1)
 
 
+def scale_boxes(boxes: Tensor, vertical: float, horizontal: float) -> Tensor:
+    """Times two numbers, y and x apart; (..., 4) of any form whose coordinates alternate x, y."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack((x1 * horizontal, y1 * vertical, x2 * horizontal, y2 * vertical), dim=-1)
+
+
 def clamp_to_image(boxes: Tensor) -> Tensor:
     """Cut boxes (..., 4), cxcywh, at the image's border [0, 1]."""
     return xyxy_to_cxcywh(cxcywh_to_xyxy(boxes).clamp(0, 1))

@@ -8,9 +8,9 @@ from torch import Tensor
 from .boxes import clamp_to_image
 from .classes import soft_targets
 from .contrast import contrast
-from .matching import match, matching_cost, name_non_finite
+from .matching import match_sets, matching_cost, name_non_finite
 from .pair_terms import Reduce, TermWeights, mean_over, pair_terms
-from .stages import add_terms, stage_pairs
+from .stages import add_terms, pick_stages, stage_pairs
 
 MATCHINGS = ('separate', 'joint')
 PRESETS = {
@@ -19,12 +19,17 @@ PRESETS = {
 }
 
 
+def needs_positives(matching: str, negative_cls: bool) -> bool:
+    """Whether positives and negatives are told apart, so that `teacher_positive_mask` matters."""
+    return matching != 'joint' or not negative_cls
+
+
 def logits_kd(
     student_logits: Tensor,
     student_boxes: Tensor,
     teacher_logits: Tensor,
     teacher_boxes: Tensor,
-    teacher_positive_mask: Tensor,
+    teacher_positive_mask: Optional[Tensor],
     *,
     matching: str = 'separate',
     negative_cls: bool = False,
@@ -60,7 +65,7 @@ def logits_kd(
         teacher_logits: (L_t, B, N_t, C_t).
         teacher_boxes: (L_t, B, N_t, 4).
         teacher_positive_mask: (L_t, B, N_t) bool, the teacher queries that the teacher's own
-            assignment gave an object.
+            assignment gave an object. May be None for what `needs_positives` says no to.
         matching: 'separate' assigns positives and negatives apart, 'joint' all at once.
         negative_cls: distil the class of negatives too, not only their box.
         pairing: teacher stages of a student stage, see `stage_groups`.
@@ -90,21 +95,29 @@ def logits_kd(
     if contrast_weight and (student_embeds is None or teacher_embeds is None):
         raise ValueError('contrast_weight needs student_embeds and teacher_embeds')
     if teacher_mask is None:
-        teacher_mask = torch.ones_like(teacher_positive_mask)
-    positive = teacher_positive_mask & teacher_mask
+        teacher_mask = torch.ones_like(goals[..., 0], dtype=torch.bool)
     # (prefix, queries to match, queries whose class is distilled)
     sets: List[Tuple[str, Tensor, Optional[Tensor]]]
-    if matching == 'joint':
-        sets = [('', teacher_mask, teacher_mask if negative_cls else positive)]
-    else:  # Eq. 3, then Eq. 4
+    if teacher_positive_mask is None:
+        if needs_positives(matching, negative_cls):
+            raise ValueError(f'matching {matching!r} needs teacher_positive_mask')
+        sets = [('', teacher_mask, teacher_mask)]
+    else:
+        positive = teacher_positive_mask & teacher_mask
         negative = teacher_mask & ~teacher_positive_mask
-        sets = [('', positive, positive), ('neg_', negative, negative if negative_cls else None)]
+        if matching == 'joint':
+            sets = [('', teacher_mask, teacher_mask if negative_cls else positive)]
+        else:  # Eq. 3, then Eq. 4
+            sets = [
+                ('', positive, positive),
+                ('neg_', negative, negative if negative_cls else None),
+            ]
 
     weights = TermWeights(cls_weight, bbox_weight, giou_weight)
     pairs = stage_pairs(student_logits.shape[0], teacher_logits.shape[0], pairing, group_reduction)
-    logits, boxes = student_logits[pairs.student], student_boxes[pairs.student]
-    targets, goals = targets[pairs.teacher], goals[pairs.teacher]
-    rows = None if student_mask is None else student_mask[pairs.student]
+    logits, boxes = (pick_stages(x, pairs.student) for x in (student_logits, student_boxes))
+    targets, goals = (pick_stages(x, pairs.teacher) for x in (targets, goals))
+    rows = None if student_mask is None else pick_stages(student_mask, pairs.student)
     cost = matching_cost(
         logits,
         boxes,
@@ -115,31 +128,33 @@ def logits_kd(
         bbox_weight=weights.bbox,
         giou_weight=weights.giou,
     )
-    # 0 * Inf is NaN: a sigmoid or the clamp would hide an infinite teacher from `match`.
-    hidden = 0 * (teacher_logits.sum(-1) + teacher_boxes.sum(-1))[pairs.teacher].detach()
-    cost = (cost + hidden.unsqueeze(-2)).cpu()  # one transfer for all matchings
+    # 0 * Inf is NaN: a sigmoid or the clamp would hide an infinite teacher from the matching.
+    hidden = 0 * (teacher_logits.sum(-1) + teacher_boxes.sum(-1)).detach()
+    cost += pick_stages(hidden, pairs.teacher).unsqueeze(-2)
+    columns = [pick_stages(chosen, pairs.teacher) for _, chosen, _ in sets]
+    try:
+        every_match = match_sets(cost, rows, columns)
+    except ValueError as error:
+        found = name_non_finite('student', student_logits, student_boxes)
+        found = found or name_non_finite('teacher', teacher_logits, teacher_boxes)
+        raise ValueError(found or str(error)) from error
     losses: Dict[str, Tensor] = {}
-    for prefix, columns, classified in sets:
-        try:
-            matched = match(cost, rows, columns[pairs.teacher]).to(student_logits.device)
-        except ValueError as error:
-            found = name_non_finite('student', student_logits, student_boxes)
-            found = found or name_non_finite('teacher', teacher_logits, teacher_boxes)
-            raise ValueError(found or str(error)) from error
+    for (prefix, _, classified), matched in zip(sets, every_match):
         terms = pair_terms(
             logits,
             boxes,
             targets,
             goals,
             matched,
-            None if classified is None else classified[pairs.teacher],
+            None if classified is None else pick_stages(classified, pairs.teacher),
             pairs.factors,
             activation=student_activation,
             weights=weights,
             reduce=reduce,
         )
         if contrast_weight and student_embeds is not None and teacher_embeds is not None:
-            own, other = student_embeds[pairs.student], teacher_embeds[pairs.teacher]
+            own = pick_stages(student_embeds, pairs.student)
+            other = pick_stages(teacher_embeds, pairs.teacher)
             value = mean_over(contrast(own, other, matched), matched >= 0, pairs.factors, reduce)
             add_terms(losses, dict(contrast=contrast_weight * value))
         add_terms(losses, dict(entropy=terms.pop('entropy')) if 'entropy' in terms else {})

@@ -1,14 +1,14 @@
 """Hungarian matching of two sets of predictions, all stages and images of a batch at once."""
 
-from typing import Optional, Tuple
+from typing import List, Optional, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, iou_and_giou
 from .classes import check_activation
+from .linear_assignment import solve_chains
 
 
 @torch.no_grad()
@@ -56,14 +56,13 @@ def matching_cost(
     return cost + giou_weight * (1 - giou)
 
 
-@torch.no_grad()
 def match(
     cost: Tensor, student_mask: Optional[Tensor] = None, teacher_mask: Optional[Tensor] = None
 ) -> Tensor:
     """One-to-one assignment of least total cost, for every stage and image on its own.
 
     Args:
-        cost: (L, B, N_s, N_t), on any device; moved to the CPU once.
+        cost: (L, B, N_s, N_t), on any device.
         student_mask: (L, B, N_s) bool, True = may be matched. None: all.
         teacher_mask: (L, B, N_t) bool, likewise.
 
@@ -74,23 +73,76 @@ def match(
     Raises:
         ValueError: a cost is NaN or infinite; names stage and image.
     """
-    costs = cost.detach().cpu().numpy()
-    num_stages, num_images, num_students, num_teachers = costs.shape
-    rows = _as_numpy(student_mask, (num_stages, num_images, num_students))
-    columns = _as_numpy(teacher_mask, (num_stages, num_images, num_teachers))
-    matched = np.full((num_stages, num_images, num_teachers), -1, dtype=np.int64)
-    for stage in range(num_stages):
+    return match_sets(cost, student_mask, [teacher_mask])[0]
+
+
+@torch.no_grad()
+def match_sets(
+    cost: Tensor, student_mask: Optional[Tensor], teacher_masks: Sequence[Optional[Tensor]]
+) -> List[Tensor]:
+    """`match` for several sets of teacher queries; everything goes to the CPU in one transfer.
+
+    Args:
+        cost: (L, B, N_s, N_t); `student_mask`: (L, B, N_s) or None; see `match`.
+        teacher_masks: per set (L, B, N_t) or None; each set is matched with all students.
+
+    Returns:
+        Per set what `match` returns.
+    """
+    num_stages, num_images, _, num_teachers = cost.shape
+    rows = cost.new_ones(cost.shape[:3]) if student_mask is None else student_mask.to(cost.dtype)
+    columns = [
+        cost.new_ones(num_stages, num_images, num_teachers) if mask is None else mask.to(cost.dtype)
+        for mask in teacher_masks
+    ]
+    costs, keep_rows, *keep_columns = to_arrays([cost.detach(), rows, *columns])
+    finite = np.isfinite(costs)
+    chains, places = [], []
+    for number, keep in enumerate(keep_columns):
         for image in range(num_images):
-            row_ids = rows[stage, image].nonzero()[0]
-            column_ids = columns[stage, image].nonzero()[0]
-            problem = costs[stage, image][np.ix_(row_ids, column_ids)]
-            if not np.isfinite(problem).all():
-                raise ValueError(
-                    f'matching cost is NaN or infinite at stage {stage}, image {image}'
-                )
-            found_rows, found_columns = linear_sum_assignment(problem)
-            matched[stage, image, column_ids[found_columns]] = row_ids[found_rows]
-    return torch.from_numpy(matched).to(cost.device)
+            ids = [
+                (keep_rows[stage, image].nonzero()[0], keep[stage, image].nonzero()[0])
+                for stage in range(num_stages)
+            ]
+            for stage, (row_ids, column_ids) in enumerate(ids):
+                if not _part(finite[stage, image], row_ids, column_ids).all():
+                    raise ValueError(
+                        f'matching cost is NaN or infinite at stage {stage}, image {image}'
+                    )
+            # The stages of an image are alike: prices of one start the next.
+            chains.append([_part(costs[s, image], *ids[s]) for s in range(num_stages)])
+            places.append((number, image, ids))
+    matched = np.full((len(keep_columns), num_stages, num_images, num_teachers), -1, dtype=np.int64)
+    for (number, image, ids), solved in zip(places, solve_chains(chains)):
+        for stage, (found_rows, found_columns) in enumerate(solved):
+            row_ids, column_ids = ids[stage]
+            matched[number, stage, image, column_ids[found_columns]] = row_ids[found_rows]
+    return list(to_device(matched, cost.device).unbind(0))
+
+
+def to_arrays(tensors: Sequence[Tensor]) -> List[np.ndarray]:
+    """Tensors of one dtype and device as arrays, moved to the CPU in one transfer."""
+    if tensors[0].device.type == 'cpu':
+        return [tensor.numpy() for tensor in tensors]
+    parts = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+    split = torch.split(parts, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape).numpy() for part, tensor in zip(split, tensors)]
+
+
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor; from pinned memory, so that a GPU is not waited for."""
+    tensor = torch.from_numpy(values)
+    if device.type == 'cuda':
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _part(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The picked rows and columns; the matrix itself when that is all of them."""
+    if (rows.size, columns.size) == matrix.shape:
+        return matrix
+    part: np.ndarray = matrix[np.ix_(rows, columns)]
+    return part
 
 
 def name_non_finite(side: str, logits: Tensor, boxes: Tensor) -> Optional[str]:
@@ -101,7 +153,3 @@ def name_non_finite(side: str, logits: Tensor, boxes: Tensor) -> Optional[str]:
             stage, image = bad[0].tolist()
             return f'{side} {name} are not finite at stage {stage}, image {image}'
     return None
-
-
-def _as_numpy(mask: Optional[Tensor], shape: Tuple[int, ...]) -> np.ndarray:
-    return np.ones(shape, dtype=bool) if mask is None else mask.cpu().numpy()

@@ -88,4 +88,5 @@ def mean_over(values: Tensor, mask: Tensor, factors: Tuple[float, ...], reduce: 
     """
     counts = nonzero(reduce(mask.sum((1, 2)).to(values.dtype)))
     sums = values.masked_fill(~mask, 0).sum((1, 2))
-    return (values.new_tensor(factors) * sums / counts).sum()
+    means = (sums / counts).unbind()
+    return torch.stack([factor * mean for factor, mean in zip(factors, means)]).sum()

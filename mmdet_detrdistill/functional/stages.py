@@ -1,7 +1,8 @@
 """Which decoder stages of the teacher supervise which stage of the student."""
 
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
+import torch
 from torch import Tensor
 
 PAIRINGS = ('group', 'last', 'uniform')
@@ -69,6 +70,13 @@ def stage_pairs(
     teacher = [other for group in groups for other in group]
     share = [1 / len(groups[stage]) if group_reduction == 'mean' else 1.0 for stage in student]
     return StagePairs(student, teacher, tuple(share))
+
+
+def pick_stages(tensor: Tensor, stages: Sequence[int]) -> Tensor:
+    """Some stages of (L, ...), in that order -> (P, ...); a list as an index would halt a GPU."""
+    if list(stages) == list(range(tensor.shape[0])):
+        return tensor
+    return torch.stack([tensor[stage] for stage in stages])
 
 
 def add_terms(total: Dict[str, Tensor], terms: Dict[str, Tensor], scale: float = 1.0) -> None:
