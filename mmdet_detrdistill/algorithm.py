@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
 from mmdet.registry import MODELS
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmrazor.models.algorithms import SingleTeacherDistill
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from .adapters import build_adapter
 from .class_map import ClassMap, ClassMapConfig, make_class_map
+from .functional.linear_assignment import COMPILED
 from .pair import DistillPair
 from .registration import register
-from .teacher import build_teacher, check_teacher, detector_config
+from .teacher import TeacherPass, build_teacher, check_teacher, detector_config
 
 Config = Dict[str, Any]
 
@@ -44,6 +46,7 @@ class DETRDistill(SingleTeacherDistill):
             per student class, -1 = none. Names come from the checkpoint and the training data, see
             `TeacherCheckHook`. A student class without a teacher's gets no class target. None: both
             have the same classes.
+        teacher_pass: `autocast`, `channels_last` and `compile` of the teacher, see `TeacherPass`.
 
     Raises:
         ValueError: teacher and student cannot be compared (classes, image normalisation), the
@@ -61,6 +64,7 @@ class DETRDistill(SingleTeacherDistill):
         data_preprocessor: Optional[Union[Config, nn.Module]] = None,
         init_cfg: Optional[Config] = None,
         class_map: ClassMapConfig = None,
+        teacher_pass: Optional[Config] = None,
     ) -> None:
         with DefaultScope.overwrite_default_scope('mmdet'):
             if not isinstance(architecture, BaseModel):
@@ -82,10 +86,13 @@ class DETRDistill(SingleTeacherDistill):
             self.teacher_meta = meta
             self.student_adapter = build_adapter(self.student, 'student')
             self.teacher_adapter = build_adapter(self.teacher, 'teacher')
+            self.teacher_pass = TeacherPass(self.teacher_adapter, **(teacher_pass or {}))
             check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
             with DefaultScope.overwrite_default_scope('mmdet'):  # a user's own injection rule
                 self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
+        if not COMPILED:
+            print_log('matching: SciPy; with Numba (pip install numba) it is faster', 'current')
         if isinstance(class_map, str) and class_map != 'auto':
             raise ValueError(
                 "class_map must be 'auto', {student name: teacher name} or a list of labels, got "
@@ -116,8 +123,8 @@ class DETRDistill(SingleTeacherDistill):
             )
         if distilling:
             self.distiller.set_deliveries_override(False)
-            with torch.no_grad(), self.distiller.teacher_recorders, self.distiller.deliveries:
-                teacher_walk = self.teacher_adapter.walk(batch_inputs, data_samples)
+            with self.distiller.teacher_recorders, self.distiller.deliveries:
+                teacher_walk = self.teacher_pass(batch_inputs, data_samples)
         self.distiller.set_deliveries_override(True)
         with self.distiller.student_recorders, self.distiller.deliveries:
             student_walk = self.student_adapter.walk(batch_inputs, data_samples)

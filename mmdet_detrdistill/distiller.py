@@ -1,7 +1,7 @@
 """What is compared: the named distillation losses of a pair of detectors."""
 
 import inspect
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from mmdet.registry import MODELS
@@ -112,6 +112,8 @@ class DETRDistiller(ConfigurableDistiller):
 
     def _compute(self, pair: Optional[DistillPair]) -> Dict[str, Tensor]:
         found: Dict[str, Tensor] = {}
+        if pair is not None:
+            pair.assigned_stages = self._assigned_stages(pair)
         for name, loss in self.pair_losses.items():
             scale = self.scale(name)
             if pair is None or scale == 0:
@@ -125,6 +127,12 @@ class DETRDistiller(ConfigurableDistiller):
             mapped = super().compute_distill_losses()
             found.update({name: self.scale(name) * value for name, value in mapped.items()})
         return found
+
+    def _assigned_stages(self, pair: DistillPair) -> Tuple[int, ...]:
+        """Teacher stages whose assignment some loss reads, so that one call makes them all."""
+        counts = [walk.outputs.logits.shape[0] for walk in (pair.student_walk, pair.teacher_walk)]
+        active = (loss for name, loss in self.pair_losses.items() if self.scale(name))
+        return tuple(sorted({stage for loss in active for stage in loss.assigned_stages(*counts)}))
 
 
 def _idle(name: str, loss: nn.Module) -> Dict[str, Tensor]:

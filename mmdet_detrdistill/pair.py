@@ -1,7 +1,7 @@
 """One batch as seen by both detectors: what every distillation loss receives."""
 
 from functools import cached_property
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from torch import Tensor
 
@@ -26,6 +26,9 @@ class DistillPair:
         teacher_walk: likewise, made under `no_grad`.
         samples: B `DetDataSample`s with ground truth.
         class_map: the two label sets, None when they are the same.
+
+    Attributes:
+        assigned_stages: the teacher's stages that `teacher_assignment` is made for; None = all.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class DistillPair:
         self.student_walk, self.teacher_walk = student_walk, teacher_walk
         self.samples = samples
         self.class_map = class_map
+        self.assigned_stages: Optional[Sequence[int]] = None
         self._replays: Dict[int, DecoderOutputs] = {}
 
     @cached_property
@@ -52,7 +56,8 @@ class DistillPair:
     def teacher_assignment(self) -> Tensor:
         """(L_t, B, N_t) int64, the teacher's own assignment: object, -1 background, -2 left out."""
         label_map = None if self.class_map is None else self.class_map.label_map
-        return self.teacher.assign(self.teacher_walk.outputs, self.samples, label_map)
+        outputs = self.teacher_walk.outputs
+        return self.teacher.assign(outputs, self.samples, label_map, self.assigned_stages)
 
     def name_non_finite(self, student: bool = True) -> Optional[str]:
         """What is NaN or Inf in the teacher's pass or the student's, with the picture's path."""
@@ -86,12 +91,13 @@ class DistillPair:
             student: its predictions for its own queries, or for the teacher's.
         """
         teacher = self.teacher_walk.outputs
+        positive = None if self.assigned_stages == () else self.teacher_assignment >= 0
         return dict(
             student_logits=self.shared_logits(student.logits),
             student_boxes=student.boxes,
             teacher_logits=teacher.logits,
             teacher_boxes=teacher.boxes,
-            teacher_positive_mask=self.teacher_assignment >= 0,
+            teacher_positive_mask=positive,
             student_activation=self.student.activation,
             teacher_activation=self.teacher.activation,
             student_mask=student.query_mask,

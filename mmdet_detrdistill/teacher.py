@@ -1,15 +1,18 @@
-"""Build, load and check the teacher before anything is trained."""
+"""The teacher: built, loaded and checked before anything is trained, then run on each batch."""
 
+from contextlib import ExitStack
 from copy import deepcopy
-from typing import Any, Dict, Optional, Tuple, Union
+from dataclasses import replace
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.model import BaseModel
+from torch import Tensor
 
-from .adapters import DetectorAdapter
+from .adapters import DetectorAdapter, Walk
 from .compat.checkpoint import load_strictly
 
 
@@ -67,6 +70,57 @@ def build_teacher(
         teacher = MODELS.build(detector_config(teacher))
     meta = {} if checkpoint is None else load_strictly(teacher, checkpoint, what='teacher')
     return teacher, meta
+
+
+class TeacherPass:
+    """The teacher's pass over a batch: no graph, and only what a loss may read is kept.
+
+    `no_grad` and not `inference_mode`: the losses multiply teacher and student, and autograd
+    refuses to save inference tensors for the student's backward pass.
+
+    Args:
+        adapter: the teacher's.
+        autocast: dtype of the teacher's arithmetic, 'bfloat16' or 'float16'; None = as the
+            training is. Its predictions are float32 again.
+        channels_last: memory format of backbone and images.
+        compile: options of `torch.compile` for the backbone, `dict()` for the defaults; PyTorch
+            2.2 or later.
+
+    Raises:
+        ValueError: another dtype.
+    """
+
+    def __init__(
+        self,
+        adapter: DetectorAdapter,
+        autocast: Optional[str] = None,
+        channels_last: bool = False,
+        compile: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        if autocast not in (None, 'bfloat16', 'float16'):
+            raise ValueError(
+                f"teacher_pass.autocast must be None, 'bfloat16' or 'float16', got {autocast!r}"
+            )
+        self.adapter = adapter
+        self.dtype = None if autocast is None else getattr(torch, autocast)
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        backbone = adapter.detector.backbone
+        if channels_last:
+            backbone.to(memory_format=torch.channels_last)
+        if compile is not None:
+            backbone.compile(**compile)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, samples: List[Any]) -> Walk:
+        """Walk over images (B, 3, H, W), without what only the teacher's own loss would need."""
+        with ExitStack() as stack:
+            if self.dtype is not None:
+                stack.enter_context(torch.autocast(images.device.type, self.dtype))
+            walk = self.adapter.walk(images.to(memory_format=self.memory_format), samples)
+        return Walk(
+            replace(walk.state, head_inputs={}),
+            replace(walk.outputs, decoder_outputs={}, head_outputs=()),
+        )
 
 
 def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_classes: bool) -> None:

@@ -1,4 +1,4 @@
-"""The method as pure functions on tensors; needs torch and SciPy only."""
+"""The method as pure functions on tensors; needs torch and SciPy only; Numba is optional."""
 
 from .aligned_kd import aligned_kd
 from .assign_kd import SetCriterion, assign_kd

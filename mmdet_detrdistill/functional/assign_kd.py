@@ -5,6 +5,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .boxes import cxcywh_to_xyxy, iou_and_giou
 from .pair_terms import Reduce, nonzero
@@ -94,6 +95,9 @@ def assign_kd(
         objects.
     """
     background = student_logits.shape[-1] if num_classes is None else num_classes
+    # An index by a mask would halt a GPU: objects in one tensor (B, M + 1), the last never meant.
+    labels = pad_sequence([F.pad(values, (0, 1)) for values in gt_labels], batch_first=True)
+    goals = pad_sequence([F.pad(values, (0, 0, 0, 1)) for values in gt_boxes], batch_first=True)
     losses: Dict[str, Tensor] = {}
     for stage, group in enumerate(
         stage_groups(student_logits.shape[0], assignment.shape[0], pairing)
@@ -103,8 +107,8 @@ def assign_kd(
                 student_logits[stage],
                 student_boxes[stage],
                 assignment[other],
-                gt_labels,
-                gt_boxes,
+                labels,
+                goals,
                 background,
                 criterion,
                 image_sizes,
@@ -119,8 +123,8 @@ def _set_loss(
     logits: Tensor,
     boxes: Tensor,
     assignment: Tensor,
-    gt_labels: Sequence[Tensor],
-    gt_boxes: Sequence[Tensor],
+    gt_labels: Tensor,
+    gt_boxes: Tensor,
     background: int,
     criterion: SetCriterion,
     image_sizes: Optional[Tensor],
@@ -132,12 +136,10 @@ def _set_loss(
         query_mask = torch.ones_like(assignment, dtype=torch.bool)
     query_mask = query_mask & (assignment > -2)
     positive = (assignment >= 0) & query_mask
-    labels = torch.full_like(assignment, background)
-    goals = torch.zeros_like(boxes)
-    for image, found in enumerate(assignment):
-        rows = positive[image]
-        labels[image, rows] = gt_labels[image][found[rows]]
-        goals[image, rows] = gt_boxes[image][found[rows]].to(goals.dtype)
+    found = assignment.clamp(min=0)
+    labels = gt_labels.gather(1, found).masked_fill(~positive, background)
+    goals = gt_boxes.gather(1, found.unsqueeze(-1).expand(-1, -1, 4)).to(boxes.dtype)
+    goals = goals.masked_fill(~positive.unsqueeze(-1), 0)
 
     dtype = boxes.dtype
     num_positive = positive.sum().to(dtype)

@@ -1,7 +1,8 @@
 """Target-aware feature distillation.
 
 A mask per query, (B, N, H, W), is never built: both forms of the method are linear or quadratic in
-the queries, so the sum over queries moves inside and leaves (B, C) or (B, C, C).
+the queries, so the sum over queries moves inside and leaves (B, C) or (B, C, C). Pixels are worked
+off in pieces, so that no temporary is as large as a feature map.
 """
 
 from typing import Optional, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, iou_and_giou
 from .pair_terms import Reduce
+from .weighted_error import pieces, weighted_squared_error
 
 SIMILARITIES = ('dot', 'cosine')
 MASKS = ('per_query', 'summed')
@@ -97,6 +99,7 @@ def feature_kd(
     *,
     similarity: str = 'dot',
     mask: str = 'per_query',
+    max_weighted: Optional[Sequence[int]] = None,
     reduce: Reduce = torch.as_tensor,
 ) -> Tensor:
     """Make the student's features equal the teacher's where the teacher's queries look.
@@ -118,6 +121,8 @@ def feature_kd(
         valid_masks: per level (B, H, W) bool, True = a pixel of the image. None: all.
         similarity: 'dot' or 'cosine'.
         mask: 'per_query' or 'summed'.
+        max_weighted: per image, at most so many queries of a stage have `quality` > 0, for a
+            shorter way to the same value. None: all may.
         reduce: averages the 0-d number of images over processes.
 
     Returns:
@@ -134,35 +139,75 @@ def feature_kd(
     queries = teacher_queries.detach()
     if similarity == 'cosine':
         queries = F.normalize(queries, dim=-1)
-    # The only place where the number of queries appears: (L, B, N, C) -> (B, C, C) or (L, B, C).
     if mask == 'per_query':
-        moments = torch.einsum('lbn,lbnc,lbnd->bcd', quality, queries, queries) / queries.shape[2]
+        looks = [
+            _per_query(
+                queries[:, image],
+                quality[:, image],
+                queries.shape[2] if max_weighted is None else max_weighted[image],
+            )
+            for image in range(queries.shape[1])
+        ]
     else:
-        moments = torch.einsum('lbn,lbnc->lbc', quality, queries)
+        looks = list(torch.einsum('lbn,lbnc->blc', quality, queries).unbind())
 
     total = student_feats[0].new_zeros(())
     for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
-        teacher = teacher.detach()
+        pixels = teacher.detach().flatten(2)  # (B, C, HW)
         valid = None if valid_masks is None else valid_masks[level].to(teacher.dtype).flatten(1)
-        pixels = teacher.flatten(2)  # (B, C, HW)
-        with torch.no_grad():
-            looked_at = F.normalize(pixels, dim=1) if similarity == 'cosine' else pixels
-            if mask == 'per_query':  # sum_i q_i (F . Q_i)^2 = F^T (sum_i q_i Q_i Q_i^T) F
-                attention = (looked_at * (moments @ looked_at)).sum(1)
-            else:
-                sums = torch.einsum('lbc,bcp->lbp', moments, looked_at)
-                attention = _summed_attention(sums, valid)
-        error = (pixels - student.flatten(2)).square().mean(1)  # || . ||^2 / d, (B, HW)
+        attention = torch.stack(
+            [
+                _attention(look, image, similarity, mask, None if valid is None else valid[number])
+                for number, (look, image) in enumerate(zip(looks, pixels))
+            ]
+        )
         if valid is None:
-            per_image = (attention * error).mean(1)
+            weights = attention / pixels.shape[2]
         else:
-            per_image = (attention * error * valid).sum(1) / valid.sum(1).clamp(min=1)
-        total = total + per_image.sum()
-    return total / reduce(total.new_tensor(float(queries.shape[1])))
+            weights = attention * valid / valid.sum(1, keepdim=True).clamp(min=1)
+        weights = weights / pixels.shape[1]
+        total = total + weighted_squared_error(student.flatten(2), pixels, weights)
+    return total / reduce(total.new_full((), queries.shape[1]))
+
+
+def _per_query(queries: Tensor, quality: Tensor, num_weighted: int) -> Tensor:
+    """The image's queries as R (r, C), sum_i q_i (F . Q_i)^2 / M = || R F ||^2.
+
+    Where few queries have a weight, r is their number. Else A (C, C) comes back in the place of
+    R, A = sum_i q_i Q_i Q_i^T / M with F^T A F the same, whatever the number of queries (L, M).
+    """
+    num_stages, num_queries, channels = queries.shape
+    count = min(num_weighted, num_queries)
+    if num_stages * count >= channels:
+        return torch.einsum('ln,lnc,lnd->cd', quality, queries, queries) / num_queries
+    values, chosen = quality.topk(count, dim=1)
+    picked = queries.gather(1, chosen.unsqueeze(-1).expand(-1, -1, channels))
+    return (picked * (values / num_queries).sqrt().unsqueeze(-1)).flatten(0, 1)
+
+
+@torch.no_grad()
+def _attention(
+    look: Tensor, pixels: Tensor, similarity: str, mask: str, valid: Optional[Tensor]
+) -> Tensor:
+    """How much the pixels (C, P) of one image and level count, (P,)."""
+    rows = 1 if mask == 'per_query' else look.shape[0]
+    sums = pixels.new_empty(rows, pixels.shape[1])
+    for part in pieces(*pixels.shape):
+        piece = pixels[:, part]
+        if mask == 'summed':
+            sums[:, part] = look @ piece
+        elif look.shape[0] == look.shape[1]:  # F^T A F
+            sums[0, part] = (look @ piece).mul_(piece).sum(0)
+        else:
+            sums[0, part] = (look @ piece).square_().sum(0)
+        if similarity == 'cosine':
+            norm = piece.norm(dim=0).clamp(min=1e-12)
+            sums[:, part] /= norm.square() if mask == 'per_query' else norm
+    return sums[0] if mask == 'per_query' else _summed_attention(sums, valid)
 
 
 def _summed_attention(masks: Tensor, valid: Optional[Tensor]) -> Tensor:
-    """Released form, (L, B, HW) sums of cosines -> (B, HW) sum over stages of m^2."""
+    """Released form, (L, P) sums of cosines -> (P,) sum over stages of m^2."""
     masks = masks.clamp(min=0.01)
     if valid is not None:
         masks = masks * valid

@@ -13,6 +13,7 @@ try:  # an extra of the package: `pip install mmdet_detrdistill[fast]`
 except ImportError:
     assign_rows = None  # type: ignore[assignment]
 
+COMPILED = assign_rows is not None
 Pairs = Tuple[np.ndarray, np.ndarray]
 #: a problem gets zero rows to be square, and starts from the last one's prices, up to this share
 PADDED_SHARE = 0.1

@@ -62,7 +62,9 @@ class TeacherQueryInjection(InjectionRule):
         """Entries of the student's decoder inputs to replace, each (B, N_t, .)."""
         own = pair.student_walk.state.decoder_inputs
         other = pair.teacher_walk.state.decoder_inputs
-        queries = {name: other[name].detach() for name in QUERY_SIDE if name in own}
+        queries = {
+            name: other[name].detach().to(own[name].dtype) for name in QUERY_SIDE if name in own
+        }
         for name, projection in self.projections.items():
             queries[name] = projection(queries[name])
         if 'query' not in self.projections and queries['query'].shape[-1] != own['query'].shape[-1]:

@@ -1,11 +1,11 @@
 """Module of `functional.aligned_kd`."""
 
-from typing import Any, ClassVar, Dict, Optional
+from typing import Any, ClassVar, Dict, Optional, Sequence
 
 from torch import Tensor
 
 from ..functional.aligned_kd import PRESETS, aligned_kd
-from ..functional.stages import PAIRINGS, REDUCTIONS
+from ..functional.stages import PAIRINGS, REDUCTIONS, stage_pairs
 from ..pair import DistillPair
 from ..registration import register
 from .base import full_precision, reduce_count, weighted
@@ -51,6 +51,9 @@ class AlignedKDLoss(ReplayLoss):
             bbox_weight=bbox_weight,
             giou_weight=giou_weight,
         )
+
+    def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
+        return stage_pairs(num_student, num_teacher, self.options['pairing']).teacher
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student = self.replay(pair)

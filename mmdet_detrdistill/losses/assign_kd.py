@@ -1,11 +1,11 @@
 """Module of `functional.assign_kd`."""
 
-from typing import Any, ClassVar, Dict, Optional
+from typing import Any, ClassVar, Dict, Optional, Sequence
 
 from torch import Tensor
 
 from ..functional.assign_kd import PRESETS, assign_kd
-from ..functional.stages import PAIRINGS
+from ..functional.stages import PAIRINGS, stage_pairs
 from ..injection.teacher_queries import REFERENCES
 from ..pair import DistillPair
 from ..registration import register
@@ -56,6 +56,11 @@ class AssignKDLoss(ReplayLoss):
         )
         if self.injection_config['type'] in ('auto', 'TeacherQueryInjection'):
             self.injection_config.setdefault('references', self.options['references'])
+
+    def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
+        if self.options['assignment'] == 'student':
+            return ()
+        return stage_pairs(num_student, num_teacher, self.options['pairing']).teacher
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         outputs = self.replay(pair)

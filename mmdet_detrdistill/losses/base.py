@@ -1,6 +1,6 @@
 """What the distillation losses have in common."""
 
-from typing import Any, ClassVar, Dict, Tuple
+from typing import Any, ClassVar, Dict, Sequence, Tuple
 
 import torch
 from mmdet.utils import reduce_mean
@@ -50,6 +50,10 @@ class DistillLoss(nn.Module):
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         """Make what depends on both detectors; called once, before the optimizer is built."""
+
+    def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
+        """Teacher stages whose assignment to the ground truth `forward` reads; all unless said."""
+        return range(num_teacher)
 
     def extra_repr(self) -> str:
         return f'loss_weight={self.loss_weight}, {self.options}'

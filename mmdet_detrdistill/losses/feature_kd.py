@@ -1,6 +1,6 @@
 """Module of `functional.feature_kd`."""
 
-from typing import ClassVar, Dict, List, Optional, Tuple
+from typing import ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 
@@ -74,6 +74,11 @@ class FeatureKDLoss(DistillLoss):
         if student.embed_dims != teacher.embed_dims:
             self.phi = nn.Conv2d(student.embed_dims, teacher.embed_dims, kernel_size=1)
 
+    def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
+        if self.options['quality'] != 'matched_iou':
+            return ()
+        return [num_teacher - 1] if self.options['stages'] == 'last' else range(num_teacher)
+
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         options = self.options
         student, teacher = pair.student_walk, pair.teacher_walk
@@ -112,6 +117,10 @@ class FeatureKDLoss(DistillLoss):
                 None if valid is None else [valid[other] for _, other in levels],
                 similarity=options['similarity'],
                 mask=options['mask'],
+                max_weighted=[
+                    (boxes.shape[0] or queries.shape[2]) if matched else options['topk']
+                    for boxes in gt_boxes
+                ],
                 reduce=reduce_count,
             )
         return {'': self.loss_weight * value}

@@ -1,12 +1,12 @@
 """Module of `functional.logits_kd`."""
 
-from typing import ClassVar, Dict, Optional
+from typing import ClassVar, Dict, Optional, Sequence
 
 from torch import Tensor
 
 from ..adapters import DetectorAdapter
-from ..functional.logits_kd import MATCHINGS, PRESETS, logits_kd
-from ..functional.stages import PAIRINGS, REDUCTIONS
+from ..functional.logits_kd import MATCHINGS, PRESETS, logits_kd, needs_positives
+from ..functional.stages import PAIRINGS, REDUCTIONS, stage_pairs
 from ..pair import DistillPair
 from ..registration import register
 from .base import DistillLoss, full_precision, reduce_count, weighted
@@ -55,6 +55,12 @@ class LogitsKDLoss(DistillLoss):
         widths = student.embed_dims, teacher.embed_dims
         if self.options['contrast_weight'] and widths[0] != widths[1]:
             raise ValueError(f'LogitsKDLoss: contrast_weight needs equal widths, got {widths}')
+
+    def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
+        options = self.options
+        if not needs_positives(options['matching'], options['negative_cls']):
+            return ()
+        return stage_pairs(num_student, num_teacher, options['pairing']).teacher
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student, teacher = pair.student_walk.outputs, pair.teacher_walk.outputs

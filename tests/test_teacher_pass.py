@@ -1,0 +1,122 @@
+"""How the teacher is run: options, what is kept, what is asked of it."""
+
+import copy
+
+import pytest
+import torch
+
+from mmdet_detrdistill import DETRDistill
+from mmdet_detrdistill.adapters import build_adapter
+from mmdet_detrdistill.teacher import TeacherPass
+from tests.detectors import batch, tiny
+
+PAPER = {
+    'loss_logits_kd': dict(type='LogitsKDLoss'),
+    'loss_feature_kd': dict(type='FeatureKDLoss'),
+    'loss_assign_kd': dict(type='AssignKDLoss'),
+}
+
+
+def distill(losses, **options):
+    return DETRDistill(
+        architecture=tiny('deformable', seed=1, num_layers=3),
+        teacher=tiny('deformable', seed=2, num_layers=3),
+        distiller=dict(type='DETRDistiller', distill_losses=losses),
+        **options,
+    ).train()
+
+
+@pytest.fixture(scope='module')
+def plain():
+    adapter = build_adapter(tiny('deformable', seed=2).eval(), 'teacher')
+    images, samples = batch()
+    return adapter, images, samples, TeacherPass(adapter)(images, samples).outputs
+
+
+@pytest.mark.parametrize(
+    ('options', 'tolerance'),
+    [
+        (dict(channels_last=True), 1e-4),
+        (dict(autocast='bfloat16'), 0.1),
+        (dict(compile=dict(backend='aot_eager', dynamic=True)), 1e-4),
+    ],
+)
+def test_options_change_the_outputs_little(plain, options, tolerance):
+    adapter, images, samples, expected = plain
+    other = build_adapter(copy.deepcopy(adapter.detector), 'teacher')
+    found = TeacherPass(other, **options)(images, samples).outputs
+    assert found.logits.dtype == found.boxes.dtype == torch.float32
+    for name in ('logits', 'boxes'):
+        value, target = getattr(found, name), getattr(expected, name)
+        assert (value - target).abs().max() <= tolerance, name
+    if 'autocast' in options:  # it did something
+        assert (found.logits - expected.logits).abs().max() > 1e-5
+    if 'channels_last' in options:
+        weight = other.detector.backbone.layer1[0].conv1.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_unknown_dtype_is_refused(plain):
+    with pytest.raises(ValueError, match="'bfloat16' or 'float16', got 'int8'"):
+        TeacherPass(plain[0], autocast='int8')
+
+
+def test_half_precision_teacher_of_a_full_precision_student():
+    """Queries that enter the student have its dtype; the losses stay near."""
+    full, half = distill(PAPER), distill(PAPER, teacher_pass=dict(autocast='bfloat16'))
+    images, samples = batch()
+    for model in (full, half):
+        for module in model.student.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    expected, found = full.loss(images, samples), half.loss(images, samples)
+    for name, value in expected.items():
+        assert abs(found[name] - value) <= 0.1 * abs(value) + 0.05, name
+
+
+def test_nothing_is_kept_for_the_teachers_own_loss(plain):
+    adapter, images, samples, _ = plain
+    walk = TeacherPass(adapter)(images, samples)
+    assert (walk.state.head_inputs, walk.outputs.decoder_outputs, walk.outputs.head_outputs) == (
+        {},
+        {},
+        (),
+    )
+    assert not any(
+        value.requires_grad or value.is_inference()
+        for value in (walk.state.memory, walk.outputs.logits, walk.outputs.hidden_states)
+    )
+
+
+@pytest.mark.parametrize(
+    ('losses', 'stages'),
+    [
+        ({**PAPER, 'loss_assign_kd': None, 'loss_logits_kd': None}, [2]),
+        ({'loss_logits_kd': dict(type='LogitsKDLoss', pairing='last')}, [2]),
+        ({'loss_logits_kd': dict(type='LogitsKDLoss')}, [0, 1, 2]),
+        ({name: dict(config, preset='released') for name, config in PAPER.items()}, None),
+    ],
+)
+def test_ground_truth_assignment_only_where_a_loss_reads_it(losses, stages):
+    """One call for the stages of all losses together; none when no loss reads any."""
+    model = distill(losses)
+    calls = []
+    own = model.teacher_adapter.assign
+
+    def assign(outputs, samples, label_map=None, stages=None):
+        calls.append(list(stages))
+        return own(outputs, samples, label_map, stages)
+
+    model.teacher_adapter.assign = assign
+    model.loss(*batch())
+    assert calls == ([] if stages is None else [stages])
+
+
+def test_the_teacher_runs_before_the_students_graph_exists():
+    model = distill(PAPER)
+    order = []
+    for name in ('teacher', 'student'):
+        detector = getattr(model, name)
+        detector.backbone.register_forward_hook(lambda *_, n=name: order.append(n))
+    model.loss(*batch())
+    assert order == ['teacher', 'student']
