@@ -1,0 +1,131 @@
+"""The procedure of DETRDistill's released code, for comparison only; nothing of it is shipped.
+
+The same losses as `preset='released'`, made as the released code makes them: a second encoder pass
+for the teacher's queries, one SciPy call and one transfer per stage and image, a mask (B, N, H, W)
+per stage and level, and a new matching of the second pass by MMDetection's assigner.
+"""
+
+from typing import Any, Dict, List
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from mmdet_detrdistill import DETRDistill
+from mmdet_detrdistill.adapters import EncoderState, Walk, ground_truth
+from mmdet_detrdistill.adapters.gt_assignment import assign_one_by_one
+from mmdet_detrdistill.functional import (
+    assign_kd,
+    clamp_to_image,
+    class_divergence,
+    cxcywh_to_xyxy,
+    foreground_probs,
+    iou_and_giou,
+    matching_cost,
+    query_quality,
+    soft_targets,
+)
+from mmdet_detrdistill.pair import DistillPair
+
+
+def released_losses(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Tensor]:
+    """The student's losses and `logits_kd`, `feature_kd` and `assign_kd` beside them."""
+    student, teacher = model.student_adapter, model.teacher_adapter
+    with torch.no_grad():
+        teacher_walk = teacher.walk(images, samples)
+    walk = student.walk(images, samples)
+    losses = student.task_loss(walk, samples)
+    losses['loss_logits_kd'] = _logits(model, walk, teacher_walk)
+    losses['loss_feature_kd'] = _features(model, walk, teacher_walk, samples)
+    again = _encode_again(model, walk, samples)
+    pair = DistillPair(student, teacher, Walk(again, walk.outputs), teacher_walk, samples)
+    losses['loss_assign_kd'] = _prior(model, pair)
+    return losses
+
+
+def _logits(model: DETRDistill, walk: Walk, teacher_walk: Walk) -> Tensor:
+    own, other = walk.outputs, teacher_walk.outputs
+    kinds = model.teacher_adapter.activation, model.student_adapter.activation
+    total = own.logits.new_zeros(())
+    for stage in range(own.logits.shape[0]):
+        targets = soft_targets(other.logits[stage], *kinds)
+        goals = clamp_to_image(other.boxes[stage])
+        sums = []
+        for image in range(own.logits.shape[1]):
+            pair = own.logits[stage, image], own.boxes[stage, image], targets[image], goals[image]
+            cost = matching_cost(*pair, activation=kinds[1]).cpu().numpy()
+            rows, columns = (torch.from_numpy(ids) for ids in linear_sum_assignment(cost))
+            boxes, aims = pair[1][rows], pair[3][columns]
+            _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(aims))
+            divergence = class_divergence(pair[0][rows], pair[2][columns], kinds[1])
+            sums.append(divergence.sum() + 5 * (boxes - aims).abs().sum() + 2 * (1 - giou).sum())
+        total = total + sum(sums) / (len(rows) * len(sums))
+    return total
+
+
+def _features(model: DETRDistill, walk: Walk, teacher_walk: Walk, samples: List[Any]) -> Tensor:
+    outputs = teacher_walk.outputs
+    probs = foreground_probs(outputs.logits, model.teacher_adapter.activation)
+    quality = query_quality(probs, outputs.boxes, ground_truth(samples)[1], quality='max_iou')
+    phi = model.distiller.pair_losses['loss_feature_kd'].phi
+    return masked_error(
+        [phi(level) for level in walk.state.features],
+        teacher_walk.state.features,
+        outputs.hidden_states,
+        quality,
+    )
+
+
+def masked_error(
+    student: List[Tensor], teacher: List[Tensor], queries: Tensor, quality: Tensor
+) -> Tensor:
+    """Released form of the feature loss with a mask (B, N, H, W) for each stage and level."""
+    total = student[0].new_zeros(())
+    for stage_queries, stage_quality in zip(queries, quality):
+        for own, other in zip(student, teacher):
+            masks = torch.einsum(
+                'bnc,bchw->bnhw', F.normalize(stage_queries, dim=-1), F.normalize(other, dim=1)
+            )
+            mask = (stage_quality[..., None, None] * masks).sum(1, keepdim=True).clamp(min=0.01)
+            mask = mask / mask.amax((2, 3), keepdim=True)
+            total = total + F.mse_loss(mask * own, mask * other)
+    return total
+
+
+def _encode_again(model: DETRDistill, walk: Walk, samples: List[Any]) -> EncoderState:
+    """The student's transformer from the neck on, for the second time."""
+    detector = model.student
+    features = walk.state.features
+    encoder_inputs, decoder_inputs = detector.pre_transformer(features, samples)
+    encoded = detector.forward_encoder(**encoder_inputs)
+    extra = dict(batch_data_samples=samples) if 'dn_meta' in walk.state.head_inputs else {}
+    queries, head_inputs = detector.pre_decoder(**encoded, **extra)
+    return EncoderState(
+        features=features,
+        memory=encoded['memory'],
+        padding_mask=encoder_inputs['feat_mask'],
+        decoder_inputs={**decoder_inputs, **queries},
+        head_inputs=head_inputs,
+    )
+
+
+def _prior(model: DETRDistill, pair: DistillPair) -> Tensor:
+    student = model.student_adapter
+    loss = model.distiller.pair_losses['loss_assign_kd']
+    outputs = loss.replay(pair)
+    everything = range(outputs.logits.shape[0])
+    assignment = assign_one_by_one(student.head.assigner, outputs, pair.samples, None, everything)
+    labels, boxes, sizes = pair.ground_truth
+    terms = assign_kd(
+        outputs.logits,
+        outputs.boxes,
+        assignment,
+        labels,
+        boxes,
+        num_classes=student.num_classes,
+        criterion=student.criterion(),
+        image_sizes=sizes,
+        query_mask=outputs.query_mask,
+    )
+    return sum(terms.values())
