@@ -1,10 +1,12 @@
 """MkDocs hook: the site's pages link to files of the repository as they do on the repository's own pages.
 
 README.md is the home page. Other Markdown files outside of docs/ become pages, and other files that a
-page links to are copied, both under `repository/`. A page of docs/ that the nav in mkdocs.yml lacks goes
-under "More".
+page links to are copied, both under `repository/`. The page of the tools is made of their docstrings, that of
+the notebook of its cells. A page of docs/ that the nav in mkdocs.yml lacks goes under "More".
 """
 
+import ast
+import json
 import os
 import re
 from pathlib import Path
@@ -41,6 +43,8 @@ def on_files(files: Files, config: Any) -> Files:
     for path in PAGES:
         if (ROOT / path).exists():
             add(files, path, config)
+    files.append(File.generated(config, 'api/tools.md', content=tools_page()))
+    files.append(File.generated(config, 'notebook.md', content=notebook_page()))
     listed = set(named(config['nav']))
     rest = sorted(file.src_uri for file in files.documentation_pages())
     rest = [page for page in rest if page not in listed]
@@ -63,6 +67,25 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return os.path.relpath(place(path), os.path.dirname(here)).replace(os.sep, '/')
 
     return LINK.sub(moved, markdown)
+
+
+def tools_page() -> str:
+    """What each command in tools/ says of itself."""
+    parts = ['# Tools', 'Plain scripts; options: `python tools/NAME.py --help`.']
+    for path in sorted((ROOT / 'tools').glob('*.py')):
+        source = path.read_text(encoding='utf-8')
+        if "__name__ == '__main__'" in source:
+            parts += [f'## {path.name}', ast.get_docstring(ast.parse(source)) or '']
+    return '\n\n'.join(parts)
+
+
+def notebook_page() -> str:
+    """The cells of docs/quickstart.ipynb."""
+    cells = json.loads((ROOT / 'docs' / 'quickstart.ipynb').read_text(encoding='utf-8'))['cells']
+    form = {'markdown': '{}', 'code': '```python\n{}\n```'}
+    parts = [form[cell['cell_type']].format(''.join(cell['source'])) for cell in cells]
+    parts.insert(1, 'This page shows the cells of [quickstart.ipynb](quickstart.ipynb).')
+    return '\n\n'.join(parts)
 
 
 def add(files: Files, path: str, config: Any) -> None:

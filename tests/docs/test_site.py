@@ -90,6 +90,9 @@ def test_api_pages_have_the_public_names(site):
     names = {name.split('.')[-1] for name in documented}
     assert set(functional.__all__) | set(hooks.__all__) <= names
     assert set(mmdet_detrdistill.__all__) - {'compat'} <= names
+    tools = (site / 'api' / 'tools.html').read_text()
+    assert 'id="checkpy"' in tools and 'Exit code 1, with the reason in one line' in tools
+    assert 'id="training_runspy"' not in tools, 'no command'
 
 
 @pytest.mark.parametrize(

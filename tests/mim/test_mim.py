@@ -14,6 +14,7 @@ import pytest
 from mmengine.config import Config
 
 from mmdet_detrdistill.compat import load_checkpoint_file
+from tests.docs.commands import expand, own_config, texts
 
 pytestmark = pytest.mark.mim
 ROOT = Path(__file__).parents[2]
@@ -74,15 +75,20 @@ def options(environment):
     ]
 
 
-def test_teacher_distillation_and_evaluation(environment, options):
-    teacher = config_name('deformable-detr_teacher_*.py')
-    distillation = config_name('detrdistill_*.py')
+@pytest.fixture(scope='module')
+def teacher(environment, options):
+    """A checkpoint in `environment.folder`, of a training by bare config name."""
     output = environment(
-        *('mim', 'train', PACKAGE, teacher, '--work-dir', 'teacher'),
-        *('--gpus', '0', '--cfg-options', *options),
+        *('mim', 'train', PACKAGE, config_name('deformable-detr_teacher_*.py')),
+        *('--work-dir', 'teacher', '--gpus', '0', '--cfg-options', *options),
     )
     assert 'Training finished successfully' in output
-    distil = [*options, 'model.teacher_ckpt=teacher/epoch_1.pth']
+    return 'teacher/epoch_1.pth'
+
+
+def test_distillation_and_evaluation_by_bare_name(environment, options, teacher):
+    distillation = config_name('detrdistill_*.py')
+    distil = [*options, f'model.teacher_ckpt={teacher}']
     output = environment(
         *('mim', 'train', PACKAGE, distillation, '--work-dir', 'distilled'),
         *('--gpus', '0', '--cfg-options', *distil),
@@ -101,26 +107,54 @@ def test_teacher_distillation_and_evaluation(environment, options):
     assert re.search(r'coco/bbox_mAP: -?\d', output)
 
 
-def test_search_finds_models_by_name_and_data(environment):
-    command = ('mim', 'search', PACKAGE, '--display-width', '200')
-    output = environment(*command, '--model', 'detrdistill conditional detr')
-    assert output.count('config id: ') == 7
-    assert 'config id: detrdistill_conditional-detr_r18-from-r101_8xb2-50e_coco' in output
-    assert re.search(r'coco/published_box_ap +37\.9', output)
-    found = environment(*command, '--dataset', 'coco', '--field', 'published_box_ap')
+def documented(environment, page, start):
+    """Runs the commands of a page that start so, as they stand; joins what they print."""
+    found = [text for text in texts(ROOT / page) if text.startswith(start)]
+    assert found, f'{page} has no `{start}`'
+    return '\n'.join(environment(*expand(text, environment.folder)) for text in found)
+
+
+def test_own_config(environment, teacher):
+    """The README's config and commands, beside a student and a teacher of one's own."""
+    folder, base = environment.folder, ROOT / 'configs' / 'quickstart'
+    for role in ('student', 'teacher'):
+        (path,) = base.glob(f'deformable-detr_{role}_*.py')
+        short = "data_root = 'shapes'\ntrain_cfg = dict(max_epochs=1)\n"
+        (folder / f'my_{role}.py').write_text(f"_base_ = '{path}'\n{short}")
+    (folder / 'my_teacher.pth').symlink_to(teacher)
+    (folder / 'my_distill.py').write_text(own_config())
+    (folder / 'CKPT').symlink_to('work_dirs/my_distill/epoch_1.pth')
+    trained = documented(environment, 'README.md', 'mim train')
+    assert 'Training finished successfully' in trained and 'loss_assign_kd' in trained
+    distilled = scores(documented(environment, 'README.md', 'mim test'))
+
+    # the student alone, by MMDetection alone
+    export = str(ROOT / 'tools' / 'export_student.py')
+    environment('python', export, 'my_distill.py', 'CKPT', '--out', 'student')
+    (written,) = (folder / 'student').glob('*.pth')
+    written.rename(folder / 'student' / 'student_epoch_12.pth')
+    assert scores(documented(environment, 'docs/export.md', 'mim test')) == distilled
+
+
+def scores(output):
+    """The last line of COCO metrics that a test prints."""
+    return re.findall(r'coco/bbox_mAP: -?\d.*?(?=  data_time|\n)', output)[-1]
+
+
+def test_commands_of_the_model_zoo(environment):
+    """Search by name and by data; download though there are no weights (openmim wants an entry)."""
+    found = documented(environment, 'configs/README.md', 'mim search mmdet_detrdistill --model')
+    assert found.count('config id: ') == 7
+    assert 'config id: detrdistill_conditional-detr_r18-from-r101_8xb2-50e_coco' in found
+    assert re.search(r'coco/published_box_ap +37\.9', found)
+    found = documented(environment, 'configs/README.md', 'mim search mmdet_detrdistill --dataset')
     assert 'published_box_ap' in found and 'measured' not in found
-    found = environment(*command, '--dataset', 'shapes')
+    found = environment('mim', 'search', PACKAGE, '--dataset', 'shapes')
     assert re.findall(r'shapes/(\w+) ', found) == ['measured_box_ap'] * 3
 
-
-def test_download_writes_the_whole_config(environment):
-    """Though there are no weights: without an entry for them openmim stops."""
-    name = config_name('detrdistill_*.py')[: -len('.py')]
-    environment('mim', 'download', PACKAGE, '--config', name, '--dest', 'downloaded')
-    assert [path.name for path in (environment.folder / 'downloaded').iterdir()] == [f'{name}.py']
-    downloaded = Config.fromfile(environment.folder / 'downloaded' / f'{name}.py')
-    original = Config.fromfile(ROOT / 'configs' / 'quickstart' / f'{name}.py')
+    documented(environment, 'configs/README.md', 'mim download')
+    name = 'detrdistill_dino-4scale_r18-from-r101_8xb2-12e_coco.py'
+    downloaded = Config.fromfile(environment.folder / name)
+    original = Config.fromfile(ROOT / 'configs' / 'dino' / name)
     assert downloaded.model.architecture == original.model.architecture
     assert downloaded.distiller == original.distiller
-    assert not downloaded.model.teacher.startswith(str(ROOT))
-    assert Path(downloaded.model.teacher).is_file()
