@@ -109,6 +109,12 @@ setup(
         ],
         'fast': ['numba'],  # matching in threads, several times as fast as with SciPy
         'dev': ['numba', 'pytest', 'ruff', 'mypy', 'build', 'pre-commit', 'matplotlib'],
-        'docs': ['mkdocs>=1.5,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=0.26,<2'],
+        'docs': [
+            'mkdocs>=1.5,<2',
+            'mkdocs-material>=9.5,<10',
+            'mkdocstrings[python]>=0.26,<2',
+            'ipykernel',
+            'nbclient',
+        ],
     },
 )
