@@ -1,10 +1,12 @@
-"""What tools/train.py and tools/test.py share: common options, reading a config, the launcher."""
+"""What tools/train.py and tools/test.py share: options, reading a config, joining processes."""
 
 import os
 import os.path as osp
 from argparse import ArgumentParser, Namespace
 
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 
 from .coco_format import resolve_coco_format
 
@@ -74,3 +76,23 @@ def read_config(arguments: Namespace, needs_data: bool = True) -> Config:
     elif config.get('work_dir') is None:
         config.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
     return config
+
+
+def join_processes(config: Config) -> None:
+    """Let the processes of `torchrun` or `torch.distributed.launch` work together on a CPU.
+
+    MMEngine's launcher takes a GPU per process; where it would find none, the group is made here,
+    with gloo, and MMEngine uses it. Elsewhere nothing is done.
+    """
+    if config.launcher != 'pytorch' or get_device() != 'cpu':
+        return
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    # MMEngine's wrapper would name a GPU too; the other arguments are MMEngine's own
+    config.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': config.get('find_unused_parameters', False),
+        **(config.get('model_wrapper_cfg') or {}),
+        'device_ids': None,
+    }

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 import mmdet_detrdistill  # noqa: F401  registers everything
 from mmdet_detrdistill.compat import load_checkpoint_file, load_state_strictly
 from mmdet_detrdistill.export import student_config, student_state_dict
-from mmdet_detrdistill.launch import add_common_options, read_config
+from mmdet_detrdistill.launch import add_common_options, join_processes, read_config
 
 
 def build_parser() -> ArgumentParser:
@@ -54,6 +54,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
         dump_predictions(config, arguments.out)
     weights = student_state_dict(load_checkpoint_file(arguments.checkpoint))
     config.load_from, config.resume = None, False  # MMEngine would not load strictly
+    join_processes(config)
     runner = Runner.from_cfg(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_state_strictly(model, weights, arguments.checkpoint, what='student')

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.launch import add_common_options, read_config
+from mmdet_detrdistill.launch import add_common_options, join_processes, read_config
 from mmdet_detrdistill.resume import check_start, make_resumable, newest_checkpoint
 
 
@@ -59,6 +59,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Runner:
         config.resume = True
         auto = arguments.resume == 'auto'
         config.load_from = newest_checkpoint(config.work_dir) if auto else arguments.resume
+    join_processes(config)
     runner = Runner.from_cfg(config)
     check_start(config, runner.model)
     runner.train()

@@ -107,6 +107,18 @@ def test_distillation_and_evaluation_by_bare_name(environment, options, teacher)
     assert re.search(r'coco/bbox_mAP: -?\d', output)
 
 
+def test_two_processes_on_a_cpu(environment, options):
+    """mim's pytorch launcher; without a GPU tools/train.py joins the processes by gloo."""
+    output = environment(
+        *('mim', 'train', PACKAGE, config_name('deformable-detr_student_*.py')),
+        *('--launcher', 'pytorch', '--gpus', '2', '--work-dir', 'two'),
+        *('--cfg-options', *options, 'train_dataloader.batch_size=1'),
+    )
+    assert 'Training finished successfully' in output
+    assert re.findall(r'Epoch\(train\) +\[1\]\[(\d)/2\]', output) == ['1', '2']  # four pictures
+    assert output.count('coco/bbox_mAP:') == 1
+
+
 def documented(environment, page, start):
     """Runs the commands of a page that start so, as they stand; joins what they print."""
     found = [text for text in texts(ROOT / page) if text.startswith(start)]
