@@ -3,7 +3,7 @@
 Two things of MMRazor 1.0.0 stop it from importing today, and neither is used in distillation. Its
 tables of quantization operators name things that PyTorch 2 moved: when, and only when, they fail to
 import, a placeholder stands in for `mmrazor.structures.quantization`. And it asserts mmcv <= 2.1.0:
-for the length of that one import, a newer mmcv reports 2.1.0.
+for the length of that one import, a newer mmcv reports 2.1.0. What else it needs is in `repairs`.
 """
 
 import importlib
@@ -11,6 +11,8 @@ import sys
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Iterator
+
+from .repairs import repair_mmrazor
 
 QUANTIZATION = 'mmrazor.structures.quantization'
 NEWEST_MMCV = '2.1.0'  # the newest that MMRazor 1.0.0 accepts
@@ -83,3 +85,4 @@ def import_mmrazor() -> None:
         importlib.import_module('mmrazor.structures').quantization = placeholder  # type: ignore
     importlib.import_module('mmrazor.models')
     importlib.import_module('mmrazor.engine')
+    repair_mmrazor()

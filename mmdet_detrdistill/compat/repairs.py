@@ -1,0 +1,111 @@
+"""Five places where MMRazor 1.0.0 relies on what PyTorch, MMEngine and mmcls no longer are.
+
+Each is repaired once, after MMRazor's import, in MMRazor alone, and only where it is broken.
+"""
+
+import importlib
+from collections import OrderedDict
+from functools import lru_cache
+from typing import Any, Dict, Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@lru_cache(maxsize=None)
+def repair_mmrazor() -> None:
+    """All repairs; nothing the second time."""
+    _switch_inplace_off()
+    _give_soft_cross_entropy()
+    _name_missing_group()
+    _validate_any_outputs()
+    _find_recorders_in_any_scope()
+
+
+def _switch_inplace_off() -> None:
+    """`nn.Module._modules` is a plain dict now, which MMRazor's walk for `inplace` skips.
+
+    Without it a ReLU that works in place overwrites what a recorder has kept of its input.
+    """
+    if isinstance(nn.Module()._modules, OrderedDict):
+        return
+
+    def set_module_inplace_false(self: Any, architecture: nn.Module, varstr: str) -> None:
+        for module in architecture.modules():
+            if hasattr(module, 'inplace'):
+                module.inplace = False
+
+    algorithm = importlib.import_module('mmrazor.models.algorithms.base').BaseAlgorithm
+    algorithm.set_module_inplace_false = set_module_inplace_false
+
+
+def soft_cross_entropy(
+    pred: Tensor,
+    label: Tensor,
+    weight: Optional[Tensor] = None,
+    reduction: str = 'mean',
+    class_weight: Optional[Tensor] = None,
+    avg_factor: Optional[int] = None,
+) -> Tensor:
+    """Cross entropy of logits (N, C) under soft labels (N, C), with the arguments of mmcls."""
+    from mmdet.models.losses.utils import weight_reduce_loss
+
+    terms = -label * F.log_softmax(pred, dim=-1)
+    if class_weight is not None:
+        terms = terms * class_weight
+    weight = None if weight is None else weight.float()
+    return weight_reduce_loss(terms.sum(-1), weight, reduction, avg_factor)
+
+
+def _give_soft_cross_entropy() -> None:
+    """`KDSoftCELoss` takes one function of mmcls, whose last release refuses MMCV 2.1."""
+    module = importlib.import_module('mmrazor.models.losses.kd_soft_ce_loss')
+    if isinstance(module.soft_cross_entropy, type):  # MMRazor's own placeholder
+        module.soft_cross_entropy = soft_cross_entropy
+
+
+def _name_missing_group() -> None:
+    """Without a process group PyTorch raises ValueError; MMRazor promises a RuntimeError."""
+    gather = importlib.import_module('mmrazor.models.architectures.ops').GatherTensors
+    original = gather.forward
+
+    def forward(ctx: Any, tensor: Tensor) -> Any:
+        try:
+            return original(ctx, tensor)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from error
+
+    gather.forward = staticmethod(forward)
+
+
+def _validate_any_outputs() -> None:
+    """MMEngine's validation step wants a list of predictions now, MMRazor's loops any outputs."""
+    loops = importlib.import_module('mmengine.runner.loops')
+    if not hasattr(loops, '_update_losses'):
+        return
+
+    @torch.no_grad()
+    def run_iter(self: Any, idx: int, data_batch: Sequence[Dict[str, Any]]) -> None:
+        about = dict(batch_idx=idx, data_batch=data_batch)
+        self.runner.call_hook('before_val_iter', **about)
+        with loops.autocast(enabled=self.fp16):
+            outputs = self.runner.model.val_step(data_batch)
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook('after_val_iter', **about, outputs=outputs)
+
+    engine = importlib.import_module('mmrazor.engine')
+    for loop in (engine.SingleTeacherDistillValLoop, engine.SelfDistillValLoop):
+        loop.run_iter = run_iter
+
+
+def _find_recorders_in_any_scope() -> None:
+    """A manager builds its recorders in the default scope, which a `Runner` may have set.
+
+    In the root registry they are found from every scope.
+    """
+    root = importlib.import_module('mmengine.registry').TASK_UTILS
+    own = importlib.import_module('mmrazor.registry').TASK_UTILS
+    for name, kind in own.module_dict.items():
+        if name.endswith(('Recorder', 'Delivery')):
+            root.register_module(name=name, module=kind, force=True)
