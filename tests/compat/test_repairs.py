@@ -1,5 +1,6 @@
 """What MMRazor 1.0.0 promises holds again on this PyTorch and MMEngine."""
 
+import mmdet_detrdistill  # noqa: F401 isort: skip (MMRazor does not import before it)
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -12,8 +13,6 @@ from mmrazor.models import BaseAlgorithm, InformationEntropyLoss, KDSoftCELoss
 from mmrazor.models.task_modules import DistillDeliveryManager, RecorderManager
 from torch import nn
 from torch.testing import assert_close
-
-import mmdet_detrdistill  # noqa: F401
 
 
 class Block(BaseModel):
@@ -80,12 +79,18 @@ def test_validation_loops_take_any_outputs(kind, tmp_path):
     model.teacher = Block()
     model.teacher.factor = 2
     data = [dict(inputs=torch.tensor(float(value))) for value in (1, 2, 3)]
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        runner = Runner(model, str(tmp_path), experiment_name=f'loops-{kind.__name__}')
-        loader = Runner.build_dataloader(
-            dict(dataset=data, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=1)
-        )
-        kind(runner, loader, Scores(Sum())).run()
+    runner = Runner(
+        model,
+        str(tmp_path),
+        val_dataloader=dict(
+            dataset=data, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=1
+        ),
+        val_cfg=dict(type=kind),
+        val_evaluator=Scores(Sum()),
+        default_scope='mmdet',  # as other tests expect it afterwards
+        experiment_name=f'loops-{kind.__name__}',
+    )
+    runner.val()
     found = runner.message_hub.log_scalars
     if kind is SelfDistillValLoop:
         assert found['val/student.sum'].current() == 6
