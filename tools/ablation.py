@@ -18,7 +18,7 @@ import warnings
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from make_shapes import make_shapes
-from quickstart_report import hardware, now, spread, versions
+from run_report.summary import hardware, now, spread, versions
 from training_runs import Run, RunError, file_hash, package_hash, train_all
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

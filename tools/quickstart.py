@@ -6,8 +6,8 @@
     python tools/quickstart.py --fast                   # two epochs of everything, to see it run
 
 A second call reuses what is finished and resumes what was interrupted. The results are a table, and
-`report.json` and `curves.png` in the work directory. The two students of one seed start from the
-same weights and see the same batches in the same order.
+in the work directory a page, `report.html` (see `tools/report.py`). The two students of one seed
+start from the same weights and see the same batches in the same order.
 """
 
 import argparse
@@ -21,7 +21,9 @@ import warnings
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from make_shapes import make_shapes
-from quickstart_report import LABELS, hardware, now, summarise, table, versions, write_report
+from run_report.page import Report
+from run_report.roles import LABELS
+from run_report.work_dir import TrainingRun, read_work_dir
 from training_runs import (
     Run,
     RunError,
@@ -68,16 +70,27 @@ COCO_FORMAT = Plan(
 )
 
 
+WHY = {
+    'data': 'Pictures with boxes, for training and, apart from them, for measuring.',
+    'alone': 'The teacher is larger and learns longer. The student alone is the baseline: what it '
+    'reaches without help.',
+    'distilled': "The same student from the same start on the same batches, with the teacher's "
+    'predictions, features and queries as extra goals.',
+    'report': 'Each final checkpoint is loaded anew and evaluated, then size, speed and curves are '
+    'put side by side.',
+}
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
 
-def stage(number: int, title: str, minutes: Sequence[float] = ()) -> None:
+def stage(number: int, title: str, why: str, minutes: Sequence[float] = ()) -> None:
     """Announce a stage; `minutes` of its trainings, of which two run side by side."""
     expected = ''
     if minutes:
         expected = f' (about {max([*minutes, sum(minutes) / 2]):.0f} min on two cores)'
-    say(f'\nstage {number} of 4: {title}{expected}')
+    say(f'\nstage {number} of 4: {title}{expected}\n  {why}')
 
 
 def count_data(cfg: Any) -> Dict[str, Any]:
@@ -98,13 +111,13 @@ def count_data(cfg: Any) -> Dict[str, Any]:
     return found
 
 
-def run_all(arguments: argparse.Namespace) -> Dict[str, Any]:
+def run_all(arguments: argparse.Namespace) -> Report:
     """All stages; returns the report."""
     plan = COCO_FORMAT if arguments.data_root else SHAPES
     configs = {role: os.path.join(ROOT, 'configs', getattr(plan, role)) for role in LABELS}
     fast = arguments.fast
 
-    stage(1, 'data')
+    stage(1, 'data', WHY['data'])
     if arguments.data_root:
         data_root = arguments.data_root
     else:
@@ -132,66 +145,48 @@ def run_all(arguments: argparse.Namespace) -> Dict[str, Any]:
     seeds = range(arguments.seeds)
     count = f', {arguments.seeds} seeds' if arguments.seeds > 1 else ''
     minutes = [] if fast else [plan.teacher_minutes, *[plan.student_minutes] * len(seeds)]
-    stage(2, f'teacher and student alone{count}', minutes)
+    stage(2, f'teacher and student alone{count}', WHY['alone'], minutes)
     teacher = run('teacher', 0)
     students = [run('student', seed) for seed in seeds]
     train_all([teacher, *students], say)
 
-    stage(3, f'student distilled{count}', [] if fast else [plan.distilled_minutes] * len(seeds))
+    minutes = [] if fast else [plan.distilled_minutes] * len(seeds)
+    stage(3, f'student distilled{count}', WHY['distilled'], minutes)
     given = [f'model.teacher_ckpt={teacher.checkpoint}']
     inputs = (package_hash(), os.path.basename(teacher.folder))
     distilled = [run('distilled', seed, given, inputs) for seed in seeds]
     train_all(distilled, say)
 
-    stage(4, 'evaluation of the final checkpoints')
-    runs: List[Dict[str, Any]] = []
-    for role, group in (('teacher', [teacher]), ('student', students), ('distilled', distilled)):
-        for seed, each in enumerate(group):
-            final = evaluate(each)
-            entry = describe(role, seed, each, final)
-            say(f'  {each.name}: mAP {final["mAP"]:.1f}')
-            runs.append(entry)
-    return {
-        'title': plan.title,
-        'command': ' '.join(['python', 'tools/quickstart.py', *arguments.given]),
-        'date': now(),
-        'fast': fast,
-        'seeds': list(seeds),
-        'data': data,
-        'hardware': {**hardware(), 'cores_used': usable_cores()},
-        'versions': versions(),
-        'runs': runs,
-        'summary': summarise(runs),
-    }
+    stage(4, 'evaluation and report', WHY['report'])
+    runs: List[TrainingRun] = []
+    for each in (teacher, *students, *distilled):
+        final = evaluate(each)
+        say(f'  {each.name}: mAP {final["mAP"]:.1f}')
+        runs.append(finished(each, final))
+    title = plan.title + (', two epochs to see it run' if fast else '')
+    command = ' '.join(['python', 'tools/quickstart.py', *arguments.given])
+    more = dict(data=data, fast=fast, cores_used=usable_cores())
+    return Report(runs, title, command, seconds=1.0 if fast else 6.0, more=more)
 
 
-def describe(role: str, seed: int, run: Run, final: Dict[str, float]) -> Dict[str, Any]:
-    """The report's entry of one training.
+def finished(run: Run, final: Dict[str, float]) -> TrainingRun:
+    """What the report is made of.
 
     An epoch whose evaluation an interruption cut off is missing in the curve; the last one is not.
 
     Raises:
         RunError: the checkpoint scores other than it did while training.
     """
-    curve = run.curve()
-    if not curve or curve[-1]['epoch'] != run.epochs:
-        curve.append({'epoch': run.epochs, **final})
-    last = curve[-1]['mAP']
+    found = read_work_dir(run.folder)
+    if not found.curve or found.curve[-1]['epoch'] != run.epochs:
+        found.curve.append({'epoch': run.epochs, **final})
+    last = found.curve[-1]['mAP']
     if not math.isclose(last, final['mAP'], abs_tol=0.11):
         raise RunError(
             f'{run.name}: the final checkpoint has mAP {final["mAP"]}, but {last} after training; '
             f'remove {run.folder} and repeat'
         )
-    return {
-        'role': role,
-        'seed': seed,
-        'config': os.path.relpath(run.config, ROOT),
-        'folder': run.folder,
-        'epochs': run.epochs,
-        **run.record(),
-        'final': final,
-        'curve': curve,
-    }
+    return found
 
 
 def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -231,10 +226,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         sys.exit(f'\nquickstart: {error}')
     except KeyboardInterrupt:
         sys.exit('\nquickstart: interrupted; the same command goes on where this one stopped')
-    report['wall_minutes'] = round((time.monotonic() - began) / 60, 1)
-    paths = write_report(report, arguments.work_dir)
-    say('\n' + table(report))
-    say(f'\n{report["wall_minutes"]} minutes; wrote ' + ' and '.join(paths))
+    minutes = round((time.monotonic() - began) / 60, 1)
+    report.facts['wall_minutes'] = minutes
+    paths = report.write(arguments.work_dir)
+    say('\n' + report.table)
+    say(f'\n{minutes} minutes; wrote ' + ' and '.join(paths))
 
 
 if __name__ == '__main__':

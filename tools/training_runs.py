@@ -12,15 +12,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Callable, Dict, List, Sequence
 
+from run_report.work_dir import METRICS, Point, TrainingRun, is_distillation, read_logs
+
 TOOLS = os.path.dirname(os.path.abspath(__file__))
-METRICS = {
-    'mAP': 'coco/bbox_mAP',
-    'AP50': 'coco/bbox_mAP_50',
-    'AP75': 'coco/bbox_mAP_75',
-    'small': 'coco/bbox_mAP_s',
-    'medium': 'coco/bbox_mAP_m',
-    'large': 'coco/bbox_mAP_l',
-}
 
 
 class RunError(RuntimeError):
@@ -101,20 +95,12 @@ class Run:
             return {}
         return content if os.path.isfile(self.checkpoint) else {}
 
-    def curve(self) -> List[Dict[str, float]]:
+    def curve(self) -> List[Point]:
         """COCO metrics, in per cent, after each epoch; those of a resumed training joined."""
-        by_epoch: Dict[int, Dict[str, float]] = {}
-        for path in sorted(glob.glob(os.path.join(self.folder, '*', 'vis_data', 'scalars.json'))):
-            with open(path) as file:
-                for line in file:
-                    values = json.loads(line)
-                    if METRICS['mAP'] in values:
-                        found = {k: round(100 * values[v], 1) for k, v in METRICS.items()}
-                        by_epoch[values['step']] = {'epoch': values['step'], **found}
-        return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+        return read_logs(TrainingRun(self.folder, os.path.basename(self.config), {})).curve
 
     def progress(self) -> str:
-        """Epoch, time left and latest mAP, from the end of MMEngine's log."""
+        """Epoch, time left, latest mAP and distillation share, from the end of MMEngine's log."""
         text = tail(self.log, 20000)
         steps = re.findall(
             r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].*?eta: ([\d:, days]+?)  ', text
@@ -125,7 +111,7 @@ class Run:
         epoch, step, length, eta = steps[-1]
         done = f'epoch {epoch}/{self.epochs} {100 * int(step) // int(length):3d} %'
         score = f', mAP {100 * float(scores[-1]):.1f}' if scores else ''
-        return f'{self.name}: {done}, {eta} left{score}'
+        return f'{self.name}: {done}, {eta} left{score}{distillation_share(text)}'
 
 
 def read_config(path: str, options: Sequence[str]) -> Any:
@@ -136,6 +122,16 @@ def read_config(path: str, options: Sequence[str]) -> Any:
     pairs = (option.split('=', maxsplit=1) for option in options)
     cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
     return cfg
+
+
+def distillation_share(log: str) -> str:
+    """', distillation N % of the loss' of the last training line of a log; '' without any."""
+    lines = [line for line in log.splitlines() if 'Epoch(train)' in line and ' loss: ' in line]
+    terms = dict(re.findall(r'([\w.]+): ([\d.]+)(?=\s|$)', lines[-1])) if lines else {}
+    parts = [float(value) for name, value in terms.items() if is_distillation(name)]
+    if not parts or not float(terms['loss']):
+        return ''
+    return f', distillation {100 * sum(parts) / float(terms["loss"]):.0f} % of the loss'
 
 
 def tail(path: str, size: int) -> str:

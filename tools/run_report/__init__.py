@@ -1,0 +1,1 @@
+"""What trainings left in their work directories, as one page: see `tools/report.py`."""
