@@ -108,7 +108,17 @@ setup(
             'joblib',
         ],
         'fast': ['numba'],  # matching in threads, several times as fast as with SciPy
-        'dev': ['numba', 'pytest', 'ruff', 'mypy', 'build', 'pre-commit', 'matplotlib'],
+        'dev': [
+            'numba',
+            'pytest',
+            'ruff',
+            'mypy',
+            'build',
+            'pre-commit',
+            'matplotlib',
+            'jinja2',
+            'playwright',
+        ],
         'docs': [
             'mkdocs>=1.5,<2',
             'mkdocs-material>=9.5,<10',

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from .config_check import Rows, check, quiet
 from .export import PACKAGE
 from .launch import read_config
+from .resume import check_start, make_resumable
 
 SIDES = {'model.architecture.': 'student', 'model.teacher.': 'teacher'}
 DATA_KEYS = dict(
@@ -283,7 +284,10 @@ def check_written(path: str, random_teacher: bool = False, train: bool = True) -
 
 def train(path: str, work_dir: Optional[str] = None) -> Runner:
     """Train a written config as `tools/train.py` does."""
-    runner = Runner.from_cfg(read_written(path, work_dir))
+    config = read_written(path, work_dir)
+    make_resumable(config)
+    runner = Runner.from_cfg(config)
+    check_start(config, runner.model)
     runner.train()
     return runner
 

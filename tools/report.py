@@ -29,7 +29,10 @@ def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         help='evaluate checkpoints whose log has no mAP or no AP per class',
     )
     parser.add_argument(
-        '--no-speed', action='store_true', help='do not build and measure the detectors'
+        '--seconds',
+        type=float,
+        default=6.0,
+        help='how long to measure latency, and throughput (default 6); 0: no detector is built',
     )
     return parser.parse_args(argv)
 
@@ -50,7 +53,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Report:
     except (WorkDirError, FileNotFoundError) as error:
         sys.exit(f'report: {error}')
     command = ' '.join(['python', 'tools/report.py', *given])
-    report = Report(runs, arguments.title, command, seconds=0 if arguments.no_speed else 6.0)
+    report = Report(runs, arguments.title, command, seconds=arguments.seconds)
     paths = report.write(arguments.out)
     print(report.table)
     for line in report.missing:

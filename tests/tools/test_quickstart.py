@@ -1,4 +1,4 @@
-"""Reports, reuse and resumption with stand-ins for the trainings; a real start of both students."""
+"""Reuse and resumption with stand-ins for the trainings; a real start of both students."""
 
 import importlib
 import json
@@ -20,61 +20,6 @@ def tools_on_the_path(monkeypatch):
 
 def tool(name):
     return importlib.import_module(name)
-
-
-def entry(role, seed, score, epochs=2):
-    final = dict.fromkeys(('AP50', 'AP75', 'small', 'medium'), 30.0)
-    final.update(mAP=score, large=-100.0)
-    curve = [dict(epoch=e + 1, mAP=score * (e + 1) / epochs) for e in range(epochs)]
-    return dict(role=role, seed=seed, final=final, curve=curve, epochs=epochs, minutes=1.5)
-
-
-def report(scores):
-    runs = [entry('teacher', 0, 50.0)]
-    for seed, (student, distilled) in enumerate(scores):
-        runs += [entry('student', seed, student), entry('distilled', seed, distilled)]
-    summary = tool('quickstart_report').summarise(runs)
-    return dict(title='t', runs=runs, summary=summary, data=dict(val_images=3))
-
-
-def test_summary_by_value():
-    """Students 20, 22, 24 and 25, 26, 30: gains 5, 4, 6, mean 5, std 1; means 22 and 27."""
-    summary = report([(20.0, 25.0), (22.0, 26.0), (24.0, 30.0)])['summary']
-    assert summary['gain'] == {
-        'per_seed': {'0': 5.0, '1': 4.0, '2': 6.0},
-        'mean': 5.0,
-        'std': 1.0,
-        'min': 4.0,
-        'max': 6.0,
-    }
-    assert summary['student']['mAP'] == {'mean': 22.0, 'std': 2.0, 'min': 20.0, 'max': 24.0}
-    assert summary['distilled']['mAP']['mean'] == 27.0
-
-
-def test_gain_pairs_equal_seeds():
-    runs = report([(20.0, 25.0), (22.0, 26.0)])['runs']
-    summary = tool('quickstart_report').summarise(runs[::-1])
-    assert summary['gain']['per_seed'] == {'0': 5.0, '1': 4.0}
-
-
-def test_table_of_one_and_of_several_seeds():
-    table = tool('quickstart_report').table
-    one = table(report([(20.0, 25.0)]))
-    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in one.splitlines()[:5]]
-    assert rows[0] == ['', 'epochs', 'mAP', 'AP50', 'AP75', 'small', 'medium', 'large', 'minutes']
-    assert rows[3] == ['student alone', '2', '20.0', '30.0', '30.0', '30.0', '30.0', '-', '1.5']
-    assert one.endswith('gain by distillation: +5.0 mAP (one seed)')
-    several = table(report([(20.0, 25.0), (22.0, 26.0), (24.0, 30.0)]))
-    assert '22.0 ± 2.0' in several
-    assert 'std 1.0, min +4.0, max +6.0; per seed +5.0, +4.0, +6.0' in several
-
-
-def test_writes_report_and_plot(tmp_path):
-    content = report([(20.0, 25.0), (22.0, 26.0)])
-    paths = tool('quickstart_report').write_report(content, str(tmp_path))
-    assert [Path(path).name for path in paths] == ['report.json', 'curves.png']
-    assert json.loads(Path(paths[0]).read_text()) == content
-    assert Path(paths[1]).read_bytes().startswith(b'\x89PNG')
 
 
 def make_run(root, options=(), **changes):
@@ -99,6 +44,7 @@ def test_folder_depends_on_what_decides_the_result(tmp_path):
 def write_log(folder, stamp, scores):
     path = Path(folder) / stamp / 'vis_data'
     path.mkdir(parents=True)
+    (Path(folder) / 'config.py').write_text('model = dict(type="A")')
     lines = [dict(loss=1.0, step=1)]
     names = ('', '_50', '_75', '_s', '_m', '_l')
     for epoch, score in scores.items():
@@ -106,11 +52,10 @@ def write_log(folder, stamp, scores):
     (path / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
 
 
-def test_curve_joins_a_resumed_training(tmp_path):
+def test_curve_is_that_of_the_folder(tmp_path):
     run = make_run(tmp_path)
-    write_log(run.folder, '20240101_000000', {1: 0.1, 2: 0.15})
-    write_log(run.folder, '20240101_010000', {2: 0.2, 3: 0.3004})
-    assert [(point['epoch'], point['mAP']) for point in run.curve()] == [(1, 10), (2, 20), (3, 30)]
+    write_log(run.folder, '20240101_000000', {1: 0.1, 2: 0.2})
+    assert [(point['epoch'], point['mAP']) for point in run.curve()] == [(1, 10), (2, 20)]
 
 
 def test_progress_reads_the_log(tmp_path):
@@ -123,6 +68,15 @@ def test_progress_reads_the_log(tmp_path):
         'eta: 1 day, 0:04:16  time: 0.1171  data_time: 0.0070\n'
     )
     assert run.progress() == 'n: epoch 2/3  30 %, 1 day, 0:04:16 left, mAP 18.4'
+    with open(run.log, 'a') as file:  # 2 + 1 of 8
+        file.write(
+            '11/23 - mmengine - INFO - Epoch(train)  [2][100/250]  lr: 1.0e-03  eta: 0:04:00  '
+            'time: 0.1  loss: 8.0  loss_cls: 5.0  loss_logits_kd.cls: 2.0  logits_kd.entropy: 9.0  '
+            'loss_feature_kd: 1.0\n'
+        )
+    assert run.progress() == (
+        'n: epoch 2/3  40 %, 0:04:00 left, mAP 18.4, distillation 38 % of the loss'
+    )
 
 
 STAND_IN = """
@@ -136,6 +90,7 @@ line = {**{f'coco/bbox_mAP{n}': 0.25 for n in names}, 'step': 3}
 (folder / 'calls').open('a').write(' '.join(sys.argv) + '\\n')
 if (folder / 'fail').exists():
     sys.exit('no such luck')
+(folder / 'config.py').write_text('model = dict(type="A")')
 (folder / 'epoch_3.pth').write_text('')
 """
 STAND_IN_TEST = """
@@ -174,27 +129,23 @@ def test_evaluates_once_and_reports(stand_in):
     final = tool('training_runs').evaluate(run)
     assert final == dict.fromkeys(('mAP', 'AP50', 'AP75', 'small', 'medium', 'large'), 25.1)
     assert tool('training_runs').evaluate(run) == final  # a second evaluation would fail: `mkdir`
-    entry = tool('quickstart').describe('student', 0, run, final)
-    assert [(point['epoch'], point['mAP']) for point in entry['curve']] == [(3, 25.0)]
-    assert entry['final'] == final and entry['minutes'] >= 0 and entry['epochs'] == 3
+    found = tool('quickstart').finished(run, final)
+    assert [(point['epoch'], point['mAP']) for point in found.curve] == [(3, 25.0)]
+    assert found.minutes >= 0 and found.checkpoint == run.checkpoint
 
 
 def test_an_interrupted_evaluation_leaves_a_gap_but_not_the_end(tmp_path):
     run = make_run(tmp_path)
     write_log(run.folder, '20240101_000000', {1: 0.1})
-    entry = tool('quickstart').describe('student', 0, run, dict(mAP=30.0))
-    assert [(point['epoch'], point['mAP']) for point in entry['curve']] == [(1, 10), (3, 30)]
-    entries = [dict(entry, role=role) for role in ('teacher', 'student', 'distilled')]
-    content = report([(20.0, 25.0), (22.0, 26.0)])
-    content['runs'] += entries
-    tool('quickstart_report').plot(content, str(tmp_path / 'curves.png'))
+    found = tool('quickstart').finished(run, dict(mAP=30.0))
+    assert [(point['epoch'], point['mAP']) for point in found.curve] == [(1, 10), (3, 30)]
 
 
 def test_refuses_a_checkpoint_that_scores_otherwise(tmp_path):
     run = make_run(tmp_path)
     write_log(run.folder, '20240101_000000', {3: 0.3})
     with pytest.raises(tool('training_runs').RunError, match=r'has mAP 12.0, but 30.0'):
-        tool('quickstart').describe('student', 0, run, dict(mAP=12.0))
+        tool('quickstart').finished(run, dict(mAP=12.0))
 
 
 def test_a_lost_checkpoint_is_trained_again(stand_in):

@@ -54,7 +54,9 @@ class Report:
             self.cards, self.how, missing = measure(self.groups, seconds)
             self.missing += missing
         else:
-            self.missing.append('parameters, FLOPs, latency, throughput: not measured (--no-speed)')
+            self.missing.append(
+                'parameters, FLOPs, latency, throughput: not measured (--seconds 0)'
+            )
         self.facts: Dict[str, Any] = {
             'title': title,
             'command': command,
