@@ -70,7 +70,7 @@ def test_wheel_has_the_mim_extension(wheel, project):
     configs = files_below(project / 'configs', ('.py', '.yml', '.md'))
     assert configs and names_below(wheel, f'{PACKAGE}/.mim/configs/') == configs
     tools = names_below(wheel, f'{PACKAGE}/.mim/tools/')
-    assert tools == files_below(project / 'tools', ('.py',))
+    assert tools == files_below(project / 'tools', ('.py', '.html'))
     assert {'train.py', 'test.py'} <= tools
     assert f'{PACKAGE}/.mim/model-index.yml' in wheel.namelist()
 
