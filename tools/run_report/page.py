@@ -1,7 +1,10 @@
 """Put a report together and write it: report.html, report.json, the charts as PNG."""
 
+import io
 import json
 import os
+import warnings
+from contextlib import redirect_stdout
 from typing import Any, Dict, List, Optional, Sequence
 
 from . import charts
@@ -51,7 +54,9 @@ class Report:
         self.cards: List[Dict[str, Any]] = [{} for _ in self.groups]
         self.how: Dict[str, Any] = {}
         if seconds:
-            self.cards, self.how, missing = measure(self.groups, seconds)
+            with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # COCO's reader talks
+                warnings.simplefilter('ignore')
+                self.cards, self.how, missing = measure(self.groups, seconds)
             self.missing += missing
         else:
             self.missing.append(
