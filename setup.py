@@ -118,6 +118,8 @@ setup(
             'matplotlib',
             'jinja2',
             'playwright',
+            'onnx',
+            'onnxruntime',
         ],
         'docs': [
             'mkdocs>=1.5,<2',

@@ -12,9 +12,10 @@ import multiprocessing
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 from unittest.mock import patch
 
 import torch
@@ -194,18 +195,32 @@ def run_training(
     with unformatted_configs():
         written.dump(path)
     command = [str(path), '--work-dir', str(work_dir), *arguments]
-    return run(partial(_train, before, command), work_dir.with_name(f'{work_dir.name}.log'))
+    return run_tool('train', command, work_dir.with_name(f'{work_dir.name}.log'), before)
 
 
-def _train(before: Callable[[], Any], command: Sequence[str]) -> None:
+def run_tool(
+    name: str, command: Sequence[str], log: Path, before: Callable[[], Any] = dict
+) -> Ended:
+    """tools/NAME.py with its command line, in a process of its own."""
+    return run(partial(_call_tool, name, list(command), before), log)
+
+
+def _call_tool(name: str, command: Sequence[str], before: Callable[[], Any]) -> None:
     before()
     with unformatted_configs():
-        load_tool('train').main(command)
+        load_tool(name).main(command)
 
 
-def unformatted_configs() -> Any:
-    """MMEngine formats its config seven times per training, for seconds each: here as it comes."""
-    return patch('mmengine.config.config.FormatCode', lambda text, **options: (text, True))
+@contextmanager
+def unformatted_configs() -> Iterator[None]:
+    """MMEngine formats its config seven times per training, for seconds each: here as it comes.
+
+    And it asks compilers for their versions.
+    """
+    config, runner = 'mmengine.config.config', 'mmengine.runner.runner'
+    fast = patch(f'{config}.FormatCode', lambda text, **_: (text, True))
+    with fast, patch(f'{runner}.collect_env', dict):
+        yield
 
 
 def differences(first: Path, second: Path) -> Dict[str, float]:

@@ -235,8 +235,16 @@ def load_strictly(model: nn.Module, checkpoint_path: str, what: str = 'teacher')
     """Load a checkpoint that fits `model` exactly, and return its `meta` ({} if it has none).
 
     Raises:
-        CheckpointError: unreadable, or another architecture; nothing is loaded then.
+        CheckpointError: unreadable, another architecture, or NaN or Inf in a weight; nothing is
+            loaded then.
     """
     checkpoint = load_checkpoint_file(checkpoint_path)
+    values = checkpoint['state_dict'].items()
+    broken = [key for key, value in values if not torch.isfinite(value).all()]
+    if broken:
+        raise CheckpointError(
+            f'checkpoint {checkpoint_path} has NaN or Inf in {len(broken)} weights: '
+            f'{_some(broken)}. Its training has failed: take an earlier checkpoint'
+        )
     load_state_strictly(model, checkpoint['state_dict'], checkpoint_path, what)
     return checkpoint.get('meta') or {}

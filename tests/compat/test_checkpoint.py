@@ -258,6 +258,15 @@ def test_strict_load_returns_meta(tmp_path):
     torch.testing.assert_close(target.weight, source.weight, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_strict_load_refuses_broken_weights(tmp_path, value):
+    state = nn.Linear(2, 3).state_dict()
+    state['bias'][1] = value
+    path = save(tmp_path / 'broken.pth', state)
+    with pytest.raises(CheckpointError, match=r'broken\.pth has NaN or Inf in 1 weights: bias\.'):
+        load_strictly(nn.Linear(2, 3), path)
+
+
 def test_strict_load_names_keys_of_every_kind(tmp_path):
     state = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()
     state['extra.weight'] = state.pop('1.bias')
