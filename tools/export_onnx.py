@@ -1,11 +1,11 @@
 """Write a trained student as an ONNX graph, and compare what onnxruntime makes of it.
 
-    pip install onnx onnxruntime
     python tools/export_onnx.py CONFIG CHECKPOINT --size 800 1216 --out student.onnx
 
-CONFIG and CHECKPOINT are those of the distillation, or plain ones. Input `images` (1, 3, H, W) of
-this size, normalised as the config's data_preprocessor does it. Outputs of the last decoder stage:
-`logits` (1, N, C) before the activation, `boxes` (1, N, 4) as (cx, cy, w, h) in [0, 1].
+Needs `pip install onnx onnxruntime`. CONFIG and CHECKPOINT are those of the distillation, or plain
+ones. Input `images` (1, 3, H, W) of this size, normalised as the config's data_preprocessor does
+it. Outputs of the last decoder stage: `logits` (1, N, C) before the activation, `boxes` (1, N, 4)
+as (cx, cy, w, h) in [0, 1].
 """
 
 import argparse

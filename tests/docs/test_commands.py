@@ -28,6 +28,10 @@ ELSEWHERE = [
         r'python tools/distill\.py mmdet::.*',  # fetches weights of a backbone
         'tests/tools/test_distill.py::test_stock_config_is_written_checked_and_trained',
     ),
+    (
+        r'python tools/export_onnx\.py .*',
+        'tests/tools/test_export_onnx.py::test_distilled_student',
+    ),
     (r'python tools/report\.py .*', 'tests/tools/test_report.py::test_card_by_value'),
     (r'pip install torch', 'tools/setup_env.sh'),
     (r'pip install setuptools>=77,<81 wheel ninja', 'tools/setup_env.sh'),

@@ -106,7 +106,7 @@ def _(place: Place, folder: Path) -> List[str]:
 
 
 def config_case(name: str, expected: str, option: str) -> None:
-    @case(f'config: {name}', 'error that names it, and what is valid', expected)
+    @case(f'config: {name}', 'error that names it', expected)
     def _(place: Place, folder: Path) -> List[str]:
         ended = run_training(place.config, folder / 'run', '--cfg-options', option)
         assert not list((folder / 'run').glob('*.pth'))
