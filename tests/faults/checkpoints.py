@@ -33,6 +33,7 @@ def refused(place: Place, folder: Path, content: bytes, *options: str) -> List[s
     REFUSED,
     r'CheckpointError: .*epoch_2\.pth \(\d+ bytes\) is truncated.*--resume epoch_1\.pth is the '
     rf'newest.*; without it {SAME}',
+    slow=True,
 )
 def _(place: Place, folder: Path) -> List[str]:
     return refused(place, folder, place.final.read_bytes()[:50_000])
