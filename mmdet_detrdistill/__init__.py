@@ -1,6 +1,6 @@
 """DETRDistill for the DETR family of MMDetection 3.x; importing it registers everything."""
 
-from . import compat  # first: checks the installation, lets MMRazor import
+from . import compat, registry  # compat first: checks the installation, lets MMRazor import
 from .adapters import build_adapter, register_adapter
 from .algorithm import DETRDistill
 from .distiller import DETRDistiller
@@ -40,4 +40,5 @@ __all__ = [
     'compat',
     'distill',
     'register_adapter',
+    'registry',
 ]
