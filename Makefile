@@ -3,7 +3,8 @@
 # test        all tests (ARGS="-k name"), without those that need minutes each
 # lint types  ruff; mypy
 # docs        the documentation site, in site/
-.PHONY: setup quickstart test lint types docs
+# versions    a clone under another Python and PyTorch (PYTHON=, TORCH=; see tools/other_versions.sh)
+.PHONY: setup quickstart test lint types docs versions
 
 BIN := .venv/bin
 
@@ -25,3 +26,6 @@ types: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+versions:
+	@tools/other_versions.sh
