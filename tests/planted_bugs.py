@@ -61,8 +61,8 @@ BUGS = (
     Bug(
         'matching ignores which student queries take part',
         'matching.py',
-        'row_ids = rows[stage, image].nonzero()[0]',
-        'row_ids = np.arange(num_students)',
+        '(keep_rows[stage, image].nonzero()[0], ',
+        '(np.arange(cost.shape[2]), ',
         (
             'test_matching.py::test_convention_mask_true_is_kept',
             'test_logits_kd_conventions.py::test_convention_student_mask_true_is_kept',
@@ -115,8 +115,8 @@ BUGS = (
     Bug(
         'sum over pairs not divided by their number',
         'pair_terms.py',
-        '* sums / counts)',
-        '* sums)',
+        '(sums / counts).unbind()',
+        'sums.unbind()',
         (
             'test_logits_kd.py::test_batch_equals_single',
             'test_logits_kd_conventions.py::test_convention_denominator_is_the_number_of_pairs',
@@ -137,17 +137,17 @@ BUGS = (
         ('test_query_quality.py::test_convention_negative_index_is_no_object',),
     ),
     Bug(
-        'teacher features not detached',
-        'feature_kd.py',
-        'teacher = teacher.detach()',
-        'teacher = teacher + 0',
-        ('test_feature_kd.py::test_teacher_gets_no_gradient',),
+        'gradient of the feature error with the wrong sign',
+        'weighted_error.py',
+        'torch.sub(student, teacher, out=result)',
+        'torch.sub(teacher, student, out=result)',
+        ('test_feature_kd.py::test_gradcheck',),
     ),
     Bug(
         'padded pixels count',
         'feature_kd.py',
-        '(attention * error * valid)',
-        '(attention * error)',
+        'attention * valid / valid',
+        'attention / valid',
         (
             'test_feature_kd_conventions.py::test_convention_valid_mask_true_is_kept',
             'test_feature_kd_conventions.py::test_convention_padding_does_not_matter',
@@ -163,8 +163,8 @@ BUGS = (
     Bug(
         'loss per query not divided by their number',
         'feature_kd.py',
-        ' / queries.shape[2]',
-        '',
+        ', queries, queries) / num_queries',
+        ', queries, queries)',
         (
             'test_feature_kd.py::test_equals_known_limit',
             'test_feature_kd_conventions.py::test_convention_denominators',
@@ -173,10 +173,30 @@ BUGS = (
     Bug(
         'one mask per query materialised (the same value)',
         'feature_kd.py',
-        'attention = (looked_at * (moments @ looked_at)).sum(1)',
-        "psi = torch.einsum('lbnc,bcp->lbnp', queries, looked_at); "
-        "attention = torch.einsum('lbn,lbnp->bp', quality, psi.square()) / queries.shape[2]",
+        'if num_stages * count >= channels:',
+        'if False:',
         ('test_feature_kd.py::test_memory_does_not_grow_with_queries',),
+    ),
+    Bug(
+        'queries with the least weight taken instead of the most',
+        'feature_kd.py',
+        'quality.topk(count, dim=1)',
+        'quality.topk(count, dim=1, largest=False)',
+        ('test_feature_kd_conventions.py::test_few_weighted_queries_are_a_shorter_way',),
+    ),
+    Bug(
+        'prices of another problem kept where they are not optimal',
+        'linear_assignment.py',
+        'duals.shape[0] != num_columns or rows.shape[0] != num_columns',
+        'duals.shape[0] != num_columns',
+        ('test_linear_assignment.py::test_shapes_may_change_within_a_chain',),
+    ),
+    Bug(
+        'prices moved the wrong way',
+        'shortest_paths.py',
+        '+= length[k] - low',
+        '+= low - length[k]',
+        ('test_linear_assignment.py::test_equals_scipy',),
     ),
     Bug(
         'assignment of the wrong teacher stage',

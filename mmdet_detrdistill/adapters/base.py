@@ -1,6 +1,7 @@
 """Walk a DETR-like detector stage by stage; nothing is patched and no hook is set."""
 
 import inspect
+from functools import partial
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -213,14 +214,16 @@ class DetectorAdapter:
             target = (labels, iou) if isinstance(head.loss_cls, QualityFocalLoss) else labels
             return head.loss_cls(logits, target, weights, avg_factor=avg)
 
+        def weigh(loss: nn.Module, boxes: Tensor, goals: Tensor, weights: Tensor, avg: Tensor):
+            # With weights, MMDetection's box losses ask whether any is positive: a GPU would halt.
+            each = loss(boxes, goals, reduction_override='none')
+            weights = weights if each.dim() == weights.dim() else weights.mean(-1)
+            return (each * weights).sum() / (avg + torch.finfo(torch.float32).eps)
+
         return SetCriterion(
             cls=classify,
-            bbox=lambda boxes, goals, weights, avg: head.loss_bbox(
-                boxes, goals, weights, avg_factor=avg
-            ),
-            iou=lambda boxes, goals, weights, avg: head.loss_iou(
-                boxes, goals, weights, avg_factor=avg
-            ),
+            bbox=partial(weigh, head.loss_bbox),
+            iou=partial(weigh, head.loss_iou),
             background_weight=float(head.bg_cls_weight),
         )
 

@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..functional.boxes import cxcywh_to_xyxy, scale_boxes
+from ..functional.boxes import cxcywh_to_xyxy, iou_and_giou, scale_boxes
 from ..functional.matching import to_arrays, to_device
 from ..functional.stages import pick_stages
 from .outputs import DecoderOutputs
@@ -119,12 +119,15 @@ def assign_one_by_one(
 def _cost(
     cost: Any, predicted: InstanceData, objects: InstanceData, size: Tuple[int, int]
 ) -> Tensor:
-    """MMDetection's cost; its L1 makes a tensor of the image size, for which a GPU would halt."""
+    """MMDetection's cost; box costs without the small tensors of it for which a GPU would halt."""
+    own, goals = predicted.bboxes, objects.bboxes
+    if type(cost) is IoUCost and cost.iou_mode in ('iou', 'giou'):
+        iou, giou = iou_and_giou(own.unsqueeze(1), goals.unsqueeze(0))
+        return -cost.weight * (iou if cost.iou_mode == 'iou' else giou)
     if type(cost) is not BBoxL1Cost:
         return cost(predicted, objects)
-    both = predicted.bboxes, objects.bboxes
     if cost.box_format == 'xywh':
-        both = tuple(bbox_xyxy_to_cxcywh(corners) for corners in both)
+        own, goals = bbox_xyxy_to_cxcywh(own), bbox_xyxy_to_cxcywh(goals)
     height, width = size
-    own, goals = (scale_boxes(value, 1 / height, 1 / width) for value in both)
+    own, goals = (scale_boxes(value, 1 / height, 1 / width) for value in (own, goals))
     return torch.cdist(own, goals, p=1) * cost.weight

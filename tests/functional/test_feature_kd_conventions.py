@@ -138,3 +138,19 @@ def test_other_width_of_queries_is_an_error(draw):
     case.teacher_queries = case.teacher_queries[..., :-1]
     with pytest.raises(ValueError):
         feature_kd(**vars(case))
+
+
+@pytest.mark.parametrize('options', EVERY_FORM)
+@pytest.mark.parametrize('channels', [4, 40])
+def test_few_weighted_queries_are_a_shorter_way(draw, options, channels):
+    """Whether `max_weighted` is told or not, and more than the channels or fewer."""
+    case = draw.feature_case(channels=channels, queries=12)
+    counts = [2, 0, 12]
+    for number, count in enumerate(counts):
+        case.quality[:, number] = 0
+        case.quality[:, number, 5 : 5 + count] = draw.uniform(
+            *case.quality[:, 0, 5 : 5 + count].shape
+        )
+    counts[2] = 7  # queries 5 to 11
+    expected = feature_kd(**vars(case), **options)
+    assert_close(feature_kd(**vars(case), **options, max_weighted=counts), expected)
