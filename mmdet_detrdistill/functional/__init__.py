@@ -4,7 +4,7 @@ from .aligned_kd import aligned_kd
 from .assign_kd import SetCriterion, assign_kd
 from .boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
 from .classes import class_divergence, foreground_probs, pick_classes, soft_targets, target_entropy
-from .feature_kd import feature_kd, query_quality
+from .feature_kd import feature_kd, query_quality, target_masks
 from .logits_kd import logits_kd
 from .matching import match, matching_cost
 from .stability import instability, queries_of_objects
@@ -30,5 +30,6 @@ __all__ = [
     'soft_targets',
     'stage_groups',
     'target_entropy',
+    'target_masks',
     'xyxy_to_cxcywh',
 ]

@@ -5,7 +5,7 @@ the queries, so the sum over queries moves inside and leaves (B, C) or (B, C, C)
 off in pieces, so that no temporary is as large as a feature map.
 """
 
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -131,11 +131,57 @@ def feature_kd(
     Raises:
         ValueError: unknown option, or shapes that differ, naming the level.
     """
+    _check_shapes(student_feats, teacher_feats, teacher_queries)
+    masks = target_masks(
+        teacher_feats,
+        teacher_queries,
+        quality,
+        valid_masks,
+        similarity=similarity,
+        mask=mask,
+        max_weighted=max_weighted,
+    )
+    total = student_feats[0].new_zeros(())
+    for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
+        pixels = teacher.detach().flatten(2)  # (B, C, HW)
+        weights = masks[level].flatten(1)
+        if valid_masks is None:
+            weights = weights / pixels.shape[2]
+        else:
+            valid = valid_masks[level].to(pixels.dtype).flatten(1)
+            weights = weights * valid / valid.sum(1, keepdim=True).clamp(min=1)
+        weights = weights / pixels.shape[1]
+        total = total + weighted_squared_error(student.flatten(2), pixels, weights)
+    return total / reduce(total.new_full((), teacher_queries.shape[1]))
+
+
+def target_masks(
+    teacher_feats: Sequence[Tensor],
+    teacher_queries: Tensor,
+    quality: Tensor,
+    valid_masks: Optional[Sequence[Tensor]] = None,
+    *,
+    similarity: str = 'dot',
+    mask: str = 'per_query',
+    max_weighted: Optional[Sequence[int]] = None,
+) -> List[Tensor]:
+    """How much the squared error of each pixel counts in `feature_kd`: what its masks come to.
+
+    Source: DETRDistill, Eq. 7 and 9, sum_i q_i psi_i^2 / M ('per_query'); the released code's m^2,
+    m = sum_i q_i psi_i clamped at 0.01 and divided by its maximum ('summed'). Stages are summed.
+
+    Args: those of `feature_kd`, with the same defaults.
+
+    Returns:
+        Per level (B, H, W) >= 0, without gradient.
+
+    Raises:
+        ValueError: unknown option.
+    """
     if similarity not in SIMILARITIES:
         raise ValueError(f'similarity must be one of {SIMILARITIES}, got {similarity!r}')
     if mask not in MASKS:
         raise ValueError(f'mask must be one of {MASKS}, got {mask!r}')
-    _check_shapes(student_feats, teacher_feats, teacher_queries)
     queries = teacher_queries.detach()
     if similarity == 'cosine':
         queries = F.normalize(queries, dim=-1)
@@ -150,24 +196,16 @@ def feature_kd(
         ]
     else:
         looks = list(torch.einsum('lbn,lbnc->blc', quality, queries).unbind())
-
-    total = student_feats[0].new_zeros(())
-    for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
+    found = []
+    for level, teacher in enumerate(teacher_feats):
         pixels = teacher.detach().flatten(2)  # (B, C, HW)
-        valid = None if valid_masks is None else valid_masks[level].to(teacher.dtype).flatten(1)
-        attention = torch.stack(
-            [
-                _attention(look, image, similarity, mask, None if valid is None else valid[number])
-                for number, (look, image) in enumerate(zip(looks, pixels))
-            ]
-        )
-        if valid is None:
-            weights = attention / pixels.shape[2]
-        else:
-            weights = attention * valid / valid.sum(1, keepdim=True).clamp(min=1)
-        weights = weights / pixels.shape[1]
-        total = total + weighted_squared_error(student.flatten(2), pixels, weights)
-    return total / reduce(total.new_full((), queries.shape[1]))
+        valid = None if valid_masks is None else valid_masks[level].to(pixels.dtype).flatten(1)
+        attention = [
+            _attention(look, image, similarity, mask, None if valid is None else valid[number])
+            for number, (look, image) in enumerate(zip(looks, pixels))
+        ]
+        found.append(torch.stack(attention).reshape(-1, *teacher.shape[-2:]))
+    return found
 
 
 def _per_query(queries: Tensor, quality: Tensor, num_weighted: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Module of `functional.feature_kd`."""
 
-from typing import ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 
@@ -80,17 +80,32 @@ class FeatureKDLoss(DistillLoss):
         return [num_teacher - 1] if self.options['stages'] == 'last' else range(num_teacher)
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        options = self.options
-        student, teacher = pair.student_walk, pair.teacher_walk
-        levels = paired_levels(student.state.sizes, teacher.state.sizes)
-        if options['source'] == 'encoder':
-            student_maps, teacher_maps = student.state.memory_maps(), teacher.state.memory_maps()
-        else:
-            student_maps, teacher_maps = student.state.features, teacher.state.features
-        valid = teacher.state.valid_masks() if options['exclude_padding'] else None
-        picked = slice(-1, None) if options['stages'] == 'last' else slice(None)
+        student = pair.student_walk.state
+        levels = paired_levels(student.sizes, pair.teacher_walk.state.sizes)
+        encoded = self.options['source'] == 'encoder'
+        maps = student.memory_maps() if encoded else student.features
+        inputs = self.mask_inputs(pair)
+        with full_precision(inputs['teacher_queries']):
+            value = feature_kd(
+                [self.phi(as_float(maps[own])) for own, _ in levels], **inputs, reduce=reduce_count
+            )
+        return {'': self.loss_weight * value}
 
-        outputs = teacher.outputs
+    def mask_inputs(self, pair: DistillPair, stages: Optional[slice] = None) -> Dict[str, Any]:
+        """What `functional.target_masks` takes to make the masks of this loss.
+
+        Args:
+            stages: the teacher's decoder stages; None: those of the option.
+        """
+        options = self.options
+        teacher = pair.teacher_walk.state
+        levels = paired_levels(pair.student_walk.state.sizes, teacher.sizes)
+        maps = teacher.memory_maps() if options['source'] == 'encoder' else teacher.features
+        valid = teacher.valid_masks() if options['exclude_padding'] else None
+        last = options['stages'] == 'last'
+        picked = stages or (slice(-1, None) if last else slice(None))
+
+        outputs = pair.teacher_walk.outputs
         _, gt_boxes, _ = pair.ground_truth
         matched = options['quality'] == 'matched_iou'
         probs = foreground_probs(outputs.logits[picked], pair.teacher.activation)
@@ -108,22 +123,18 @@ class FeatureKDLoss(DistillLoss):
         if outputs.query_mask is not None:
             weights = weights * outputs.query_mask[picked]
         queries = as_float(outputs.hidden_states[picked])
-        with full_precision(queries):
-            value = feature_kd(
-                [self.phi(as_float(student_maps[own])) for own, _ in levels],
-                [as_float(teacher_maps[other]) for _, other in levels],
-                queries,
-                weights.to(queries.dtype),
-                None if valid is None else [valid[other] for _, other in levels],
-                similarity=options['similarity'],
-                mask=options['mask'],
-                max_weighted=[
-                    (boxes.shape[0] or queries.shape[2]) if matched else options['topk']
-                    for boxes in gt_boxes
-                ],
-                reduce=reduce_count,
-            )
-        return {'': self.loss_weight * value}
+        return dict(
+            teacher_feats=[as_float(maps[other]) for _, other in levels],
+            teacher_queries=queries,
+            quality=weights.to(queries.dtype),
+            valid_masks=None if valid is None else [valid[other] for _, other in levels],
+            similarity=options['similarity'],
+            mask=options['mask'],
+            max_weighted=[
+                (boxes.shape[0] or queries.shape[2]) if matched else options['topk']
+                for boxes in gt_boxes
+            ],
+        )
 
 
 def paired_levels(
