@@ -8,6 +8,7 @@ network, report.json and the charts as PNG.
 """
 
 import argparse
+import shlex
 import sys
 import warnings
 from typing import Optional, Sequence
@@ -52,7 +53,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Report:
                     evaluate_classes(run)
     except (WorkDirError, FileNotFoundError) as error:
         sys.exit(f'report: {error}')
-    command = ' '.join(['python', 'tools/report.py', *given])
+    command = ' '.join(['python', 'tools/report.py', *map(shlex.quote, given)])
     report = Report(runs, arguments.title, command, seconds=arguments.seconds)
     paths = report.write(arguments.out)
     print(report.table)

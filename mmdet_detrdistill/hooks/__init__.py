@@ -3,6 +3,7 @@
 from .assignment_stability import AssignmentStabilityHook
 from .checkpoint import SafeCheckpointHook
 from .iteration_seed import IterationSeedHook
+from .pair_pictures import PairPicturesHook
 from .schedule import LossWeightScheduleHook, TeacherQueryInjectionHook
 from .student_checkpoint import StudentCheckpointHook
 from .teacher_check import TeacherCheckHook
@@ -11,6 +12,7 @@ __all__ = [
     'AssignmentStabilityHook',
     'IterationSeedHook',
     'LossWeightScheduleHook',
+    'PairPicturesHook',
     'SafeCheckpointHook',
     'StudentCheckpointHook',
     'TeacherCheckHook',

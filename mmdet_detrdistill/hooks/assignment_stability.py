@@ -3,14 +3,13 @@
 from typing import Any, Dict, List
 
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..adapters import DetectorAdapter, build_adapter
+from ..fixed_images import fixed_image
 from ..functional.stability import instability, queries_of_objects
 from ..registration import register
 
@@ -79,30 +78,13 @@ class AssignmentStabilityHook(Hook):
         try:
             for index in range(count):
                 place = index * len(dataset) // count
-                data = dataset[place]
+                data = fixed_image(dataset, place)
                 batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
                 batch = model.data_preprocessor(batch, training=False)
                 sample = batch['data_samples'][0]
-                sample.gt_instances = objects_of(dataset.get_data_info(place), sample)
-                sample.gt_instances = sample.gt_instances.to(batch['inputs'].device)
                 walk = adapter.walk(batch['inputs'], [sample])
                 assignment = adapter.assign(walk.outputs, [sample])[:, 0]
                 found.append(queries_of_objects(assignment, len(sample.gt_instances)).cpu())
         finally:
             model.train(training)
         return torch.cat(found, dim=1)
-
-
-def objects_of(info: Dict[str, Any], sample: DetDataSample) -> InstanceData:
-    """The ground truth of a data set's entry, in pixels of the resized image.
-
-    Read from the annotation: test pipelines load boxes after the resizing, and leave them as they
-    are, or do not load them.
-    """
-    kept = [entry for entry in info['instances'] if not entry.get('ignore_flag', 0)]
-    width, height = sample.scale_factor
-    boxes = torch.tensor([entry['bbox'] for entry in kept], dtype=torch.float32).reshape(-1, 4)
-    return InstanceData(
-        bboxes=boxes * boxes.new_tensor([width, height, width, height]),
-        labels=torch.tensor([entry['bbox_label'] for entry in kept], dtype=torch.long),
-    )

@@ -10,8 +10,9 @@ from mmengine.logging import MessageHub
 from torch.testing import assert_close
 
 from mmdet_detrdistill import AssignmentStabilityHook, build_adapter
+from mmdet_detrdistill.fixed_images import objects_of
 from mmdet_detrdistill.functional import instability, queries_of_objects
-from mmdet_detrdistill.hooks.assignment_stability import KEY, objects_of
+from mmdet_detrdistill.hooks.assignment_stability import KEY
 from tests.detectors import sample_of, tiny
 
 ENTRIES = [

@@ -130,12 +130,12 @@ def draw_groups(axes: Any, groups: Sequence[Group], series_of: Any, markers: boo
 def epoch_chart(
     groups: Sequence[Group], series_of: Any, ylabel: str, title: str, name: str, folder: str
 ) -> List[Chart]:
-    figure, axes = new_axes(6.4, 4.0, 'training (epochs)', ylabel)
+    figure, axes = new_axes(4.6, 3.3, 'training (epochs)', ylabel)
     if not draw_groups(axes, groups, series_of):
         return []
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc='outside upper left', ncols=2, frameon=False, fontsize=8)
     return [finish(figure, title, name, folder)]
 
 
@@ -222,7 +222,7 @@ def class_charts(groups: Sequence[Group], folder: str) -> List[Chart]:
         names = sorted(found, key=lambda name: found[name]['mean'])
         means = [found[name]['mean'] for name in names]
         height = max(2.0, 0.9 + 0.26 * len(names))
-        figure, axes = new_axes(6.4, height, 'AP distilled minus alone (points of %)', 'class')
+        figure, axes = new_axes(4.6, height, 'AP distilled minus alone (points of %)', 'class')
         errors = [
             [mean - found[name]['min'] for mean, name in zip(means, names)],
             [found[name]['max'] - mean for mean, name in zip(means, names)],

@@ -1,0 +1,61 @@
+"""Pictures of the distillation while it goes on."""
+
+from typing import Any
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from ..class_map import class_names
+from ..fixed_images import fixed_image
+from ..registration import register
+
+
+@register('HOOKS')
+class PairPicturesHook(Hook):
+    """Draws what the teacher passes on, on the same validation images, every `interval` iterations.
+
+    Masks of both forms, boxes of teacher and student, matches, injected queries (see `pictures`)
+    go to MMEngine's visualizer by `add_image`, and so to each of its backends: files, TensorBoard,
+    W&B, MLflow. Modes and random numbers of the training stay as they are.
+
+    Args:
+        interval: iterations between two pictures.
+        num_images: the first images of the validation set.
+
+    Raises (before training):
+        ValueError: not a distillation, or no validation data.
+    """
+
+    def __init__(self, interval: int = 500, num_images: int = 1) -> None:
+        if interval < 1 or num_images < 1:
+            raise ValueError(
+                f'interval and num_images must be positive, got {interval} and {num_images}'
+            )
+        self.interval, self.num_images = interval, num_images
+
+    def before_train(self, runner: Any) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not hasattr(model, 'teacher_adapter') or runner.val_loop is None:
+            raise ValueError(
+                'PairPicturesHook draws teacher and student on validation images: it needs '
+                "model.type='DETRDistill' and a val_dataloader; remove it from the hooks otherwise"
+            )
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if self.every_n_train_iters(runner, self.interval):
+            self.draw(runner)
+
+    @master_only
+    def draw(self, runner: Any) -> None:
+        from ..pictures import draw_all, view_pair  # needs Matplotlib
+
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        dataset = runner.val_dataloader.dataset
+        names = class_names(getattr(dataset, 'metainfo', None) or {})
+        for index in range(min(self.num_images, len(dataset))):
+            view = view_pair(model, fixed_image(dataset, index))
+            for name, picture in draw_all(view, names).items():
+                runner.visualizer.add_image(f'{name}_{index}', picture, runner.iter + 1)
