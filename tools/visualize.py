@@ -26,7 +26,11 @@ from mmengine.structures import InstanceData
 import mmdet_detrdistill  # noqa: F401  registers everything
 from mmdet_detrdistill.adapters import build_adapter
 from mmdet_detrdistill.class_map import settle_classes
-from mmdet_detrdistill.compat import load_checkpoint_file, load_state_strictly
+from mmdet_detrdistill.compat import (
+    CheckpointError,
+    load_checkpoint_file,
+    load_state_strictly,
+)
 from mmdet_detrdistill.config_check import quiet
 from mmdet_detrdistill.export import student_state_dict
 from mmdet_detrdistill.fixed_images import fixed_image
@@ -130,7 +134,7 @@ def main(argv: Optional[Sequence[str]] = None) -> List[str]:
     try:
         with quiet():
             paths = draw(arguments)
-    except (OSError, ValueError, TypeError) as error:
+    except (CheckpointError, OSError, ValueError, TypeError) as error:
         sys.exit(f'visualize: {" ".join(str(error).split())}')
     for path in paths:
         print(f'wrote {path}')

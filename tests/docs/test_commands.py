@@ -33,6 +33,10 @@ ELSEWHERE = [
         'tests/tools/test_export_onnx.py::test_distilled_student',
     ),
     (r'python tools/report\.py .*', 'tests/tools/test_report.py::test_card_by_value'),
+    (
+        r'python tools/visualize\.py .*',
+        'tests/tools/test_visualize.py::test_pictures_of_both_images',
+    ),
     (r'pip install torch', 'tools/setup_env.sh'),
     (r'pip install setuptools>=77,<81 wheel ninja', 'tools/setup_env.sh'),
     (r'pip install --no-build-isolation mmcv==2\.1\.0', 'tools/setup_env.sh'),
