@@ -69,6 +69,20 @@ BUGS = (
         ),
     ),
     Bug(
+        'an object that kept its query counts as changed',
+        'stability.py',
+        '(before != after)',
+        '(before == after)',
+        ('test_stability.py::test_value_by_hand', 'test_stability.py::test_zero_at_equality'),
+    ),
+    Bug(
+        'background queries take an object',
+        'stability.py',
+        'assignment.masked_fill(assignment < 0, num_objects)',
+        'assignment.clamp(min=0)',
+        ('test_stability.py::test_queries_of_objects_inverts_the_assignment',),
+    ),
+    Bug(
         'stages paired by index instead of by group',
         'stages.py',
         'first = stage * num_teacher // num_student',
