@@ -108,9 +108,12 @@ def test_ground_truth_of_known_images_only(desk):
     assert torch.equal(first['inputs'], second['inputs'])
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = visualize.DATASETS.build(config.val_dataloader.dataset)
-    expected = [entry['bbox'] for entry in dataset.get_data_info(0)['instances']]
-    boxes = first['data_samples'].gt_instances.bboxes
-    torch.testing.assert_close(boxes, torch.tensor(expected, dtype=torch.float32) * 1.5)
+    info = dataset.get_data_info(0)
+    height, width = first['inputs'].shape[-2:]
+    scale = torch.tensor([width / info['width'], height / info['height']]).repeat(2)
+    boxes = torch.tensor([entry['bbox'] for entry in info['instances']]) * scale
+    assert len(boxes) and not torch.allclose(scale, torch.ones(4))
+    torch.testing.assert_close(first['data_samples'].gt_instances.bboxes, boxes)
     assert len(second['data_samples'].gt_instances) == 0
 
 
