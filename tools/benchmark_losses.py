@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -159,11 +159,10 @@ def match(args: argparse.Namespace) -> List[Row]:
     costs = np.load(args.file)[:, : args.images]
     chains = [list(np.ascontiguousarray(costs[:, image])) for image in range(costs.shape[1])]
     alone = [[cost] for chain in chains for cost in chain]
-    with ThreadPoolExecutor(args.cores) as threads, ProcessPoolExecutor(args.cores) as workers:
+    with ThreadPoolExecutor(args.cores) as threads:
         ways: Dict[str, Callable[[], Any]] = {
             'SciPy, one by one': lambda: one_by_one(chains),
             'SciPy in threads': lambda: list(threads.map(_chain, chains)),
-            'SciPy in worker processes': lambda: list(workers.map(_chain, chains)),
             'SciPy sparse (LAPJVsp)': lambda: _sparse(chains),
             'compiled, cold, one thread': lambda: [solve_chains([one])[0] for one in alone],
             'compiled, one thread': lambda: [solve_chains([chain])[0] for chain in chains],
