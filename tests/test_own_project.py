@@ -48,7 +48,7 @@ def test_project_trains_with_its_own_data_set_and_hook(project):
     assert re.findall(r'seen (\d)', done.stdout + done.stderr) == ['1', '2']
     assert 'coco/bbox_mAP:' in done.stdout + done.stderr
     (used,) = (project / 'work_dirs' / 'my_distill').glob('*/vis_data/config.py')
-    assert used.read_text().count("type='MyDataset'") == 2
+    assert used.read_text().count("type='MyDataset'") >= 2  # training and validation
 
 
 def unscoped(value):
