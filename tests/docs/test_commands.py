@@ -37,6 +37,7 @@ ELSEWHERE = [
         r'python tools/visualize\.py .*',
         'tests/tools/test_visualize.py::test_pictures_of_both_images',
     ),
+    (r'python tools/ablation\.py.*', 'tests/tools/test_ablation.py::test_fast_run'),
     (r'pip install torch', 'tools/setup_env.sh'),
     (r'pip install setuptools>=77,<81 wheel ninja', 'tools/setup_env.sh'),
     (r'pip install --no-build-isolation mmcv==2\.1\.0', 'tools/setup_env.sh'),

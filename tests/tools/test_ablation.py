@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,3 +112,29 @@ def test_runs_and_report(ablation, tmp_path, monkeypatch):
     scores = {row: [run['mAP'] for run in runs] for row, runs in report['rows'].items()}
     assert scores == {'alone': [20.0, 40.0], 'feature': [30.0, 50.0]}
     assert report['teacher']['mAP'] == 10.0
+
+
+def first_task_loss(folder):
+    """The student's own `loss_cls` at the first logged step."""
+    (path,) = folder.glob('*/vis_data/scalars.json')
+    line = json.loads(path.read_text().splitlines()[0])
+    return line['loss_cls'], 'loss_logits_kd.cls' in line
+
+
+def test_fast_run(tmp_path):
+    """Real trainings of the pair of two families; a second call reuses them and prints the same."""
+    command = [sys.executable, str(ROOT / 'tools' / 'ablation.py'), '--fast']
+    command += ['--pair', 'cross_family', '--rows', 'alone', 'all']
+    outputs = [
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    ]
+    assert all(done.returncode == 0 for done in outputs), outputs[0].stdout + outputs[0].stderr
+    tables = [re.search(r'\| row [\s\S]*', done.stdout).group(0) for done in outputs]
+    assert tables[0] == tables[1]
+    assert 'training in' not in outputs[1].stdout
+    folder = tmp_path / 'work_dirs' / 'ablation-fast' / 'cross_family'
+    (alone,), (distilled,) = (folder.glob(f'{row}-seed0-*') for row in ('alone', 'all'))
+    (own, _), (other, has_terms) = first_task_loss(alone), first_task_loss(distilled)
+    assert has_terms
+    assert own == pytest.approx(other, rel=0.05)  # the same weights and batches, two steps on
