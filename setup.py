@@ -111,6 +111,7 @@ setup(
         'dev': [
             'numba',
             'pytest',
+            'pytest-xdist',
             'ruff',
             'mypy',
             'build',
