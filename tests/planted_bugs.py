@@ -160,8 +160,8 @@ BUGS = (
     Bug(
         'padded pixels count',
         'feature_kd.py',
-        'attention * valid / valid',
-        'attention / valid',
+        'weights * valid / valid',
+        'weights / valid',
         (
             'test_feature_kd_conventions.py::test_convention_valid_mask_true_is_kept',
             'test_feature_kd_conventions.py::test_convention_padding_does_not_matter',
