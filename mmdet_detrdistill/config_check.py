@@ -4,14 +4,16 @@ import platform
 import time
 import warnings
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
-from typing import Any, Dict, Iterator, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from torch import nn
 
 from .algorithm import DETRDistill
 from .class_map import settle_classes
@@ -38,15 +40,46 @@ def build(config: Config, random_teacher: bool) -> DETRDistill:
     with DefaultScope.overwrite_default_scope('mmdet'):
         if random_teacher:
             teacher = MODELS.build(detector_config(model['teacher']))
+            forget_pretrained(teacher)
             teacher.init_weights()
             model.update(teacher=teacher, teacher_ckpt=None)
         built = MODELS.build(model)
+        forget_pretrained(built)
         built.init_weights()
     if random_teacher and isinstance(built.class_map_config, (str, dict)):
         names = teacher_class_names(config.model.teacher, built.teacher_adapter.num_classes)
         if names is not None:  # what its checkpoint is going to hold
             built.teacher_meta = dict(dataset_meta=dict(classes=names))
     return built
+
+
+def forget_pretrained(detector: nn.Module) -> None:
+    """Let a detector start from random weights: they fit alike, and nothing is fetched."""
+    for module in detector.modules():
+        if pretrained_sources(getattr(module, 'init_cfg', None)):
+            module.init_cfg = None
+
+
+def pretrained_sources(detector: Any) -> List[str]:
+    """Where a config, or a part of it, takes pretrained weights from."""
+    if isinstance(detector, (list, tuple)):
+        return [name for item in detector for name in pretrained_sources(item)]
+    if not isinstance(detector, dict):
+        return []
+    if detector.get('type') == 'Pretrained':
+        return [detector['checkpoint']]
+    return pretrained_sources(list(detector.values()))
+
+
+def describe_start(config: Config) -> Rows:
+    """The weights that the student's training starts from, where they are not random."""
+    names = pretrained_sources(detector_config(config.model.architecture, 'architecture'))
+    if not names:
+        return []
+    text = f'{", ".join(names)} (not loaded for this check)'
+    if any(name.startswith('torchvision://') for name in names) and not find_spec('torchvision'):
+        text += '; needs torchvision, which is missing'
+    return [('student starts from', text)]
 
 
 def check_step(
@@ -149,7 +182,7 @@ def check(
     """
     yield versions()
     model = build(config, random_teacher)
-    yield describe(model)
+    yield describe(model) + describe_start(config)
     check_predictions(model.student_adapter)
     with redirect_stdout(StringIO()):  # COCO's reader talks
         batch, source, names = first_batch(

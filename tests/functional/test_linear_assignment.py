@@ -37,7 +37,7 @@ def test_equals_scipy(shape):
 
 def test_shapes_may_change_within_a_chain():
     """Positives differ from stage to stage: prices of other columns are not taken over."""
-    shapes = [(20, 20), (20, 19), (18, 20), (20, 20), (3, 20)]
+    shapes = [(20, 20), (20, 19), (18, 20), (20, 20), (3, 20), (20, 20), (10, 20), (14, 20)]
     costs = [chain(shape, seed, 1)[0] for seed, shape in enumerate(shapes)]
     for cost, found in zip(costs, solve_chains([costs])[0]):
         expected = total(cost, linear_sum_assignment(cost))

@@ -32,8 +32,8 @@ def test_other_objects_are_refused():
 
 
 def test_queries_of_objects_inverts_the_assignment():
-    """Query 1 has object 2, query 3 object 0; object 1 has none; -2 takes no part."""
-    assignment = torch.tensor([[-1, 2, -2, 0], [1, -1, 0, 2]])
-    expected = torch.tensor([[3, -1, 1], [2, 0, 3]])
+    """Query 1 has object 0, query 3 object 2; object 1 has none; -2 takes no part."""
+    assignment = torch.tensor([[-1, 0, -2, 2], [1, -1, 0, 2]])
+    expected = torch.tensor([[1, -1, 3], [2, 0, 3]])
     assert_close(queries_of_objects(assignment, 3), expected)
     assert queries_of_objects(assignment.clamp(max=-1), 0).shape == (2, 0)

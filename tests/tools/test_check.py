@@ -171,3 +171,14 @@ def test_shipped_config_without_data_and_teacher(run, path):
     rows = rows_of(out)
     assert rows['batch'] == 'synthetic'
     assert {'loss_logits_kd', 'loss_feature_kd', 'loss_assign_kd'} <= set(rows)
+
+
+def test_pretrained_weights_are_named_and_not_fetched(run, monkeypatch):
+    """A stock student: its backbone's weights would come from another host."""
+    asked = []
+    monkeypatch.setattr('torch.hub.load_state_dict_from_url', lambda *a, **k: asked.append(a))
+    name = 'detrdistill_conditional-detr_mobilenetv2-from-r101_8xb2-50e_coco.py'
+    code, out, err = run(ROOT / 'configs' / 'conditional_detr' / name, '--random-teacher')
+    assert (code, err, asked) == (0, '', [])
+    expected = 'open-mmlab://mmdet/mobilenet_v2 (not loaded for this check)'
+    assert rows_of(out)['student starts from'] == expected
