@@ -4,6 +4,7 @@
 #
 #   PYTHON=python3.11      interpreter to use (default python3)
 #   TORCH="torch==2.4.1"   PyTorch to install (default torch==2.13.0); never replaced afterwards
+#   STACK=onedl            the maintained forks in place of MMEngine, MMCV and MMDetection
 #   PIP_FIND_LINKS=DIR     where pip also looks for wheels; an MMCV wheel there saves the build
 #   MAX_JOBS=N             compiler processes for MMCV (default: all cores)
 set -euo pipefail
@@ -11,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=${PYTHON:-python3}
 torch=${TORCH:-torch==2.13.0}
+stack=${STACK:-openmmlab}
 venv=.venv
 stamp=$venv/setup.stamp
 constraints=$venv/constraints.txt
@@ -39,7 +41,13 @@ with_heartbeat() {
     wait "$job" || { tail -n 40 "$log" >&2; fail "$what failed; the whole output is in $log"; }
 }
 
-wanted=$(cat setup.py tools/setup_env.sh <(echo "$torch") | cksum)
+case $stack in
+    openmmlab) mmcv=mmcv versions='mmcv==2.1.0 mmengine==0.10.7 mmdet==3.3.0' ;;
+    onedl) mmcv=onedl-mmcv versions='onedl-mmcv==2.3.6 onedl-mmengine==0.10.12 onedl-mmdetection==3.5.1' ;;
+    *) fail "STACK is openmmlab or onedl, got $stack" ;;
+esac
+
+wanted=$(cat setup.py tools/setup_env.sh <(echo "$torch $stack") | cksum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     echo "[setup] $venv is complete"
     exit 0
@@ -58,39 +66,31 @@ after=$(torch_version)
 [ -n "$after" ] || fail "$torch was installed but does not import: $(in_venv -c 'import torch' 2>&1 | tail -n 1)"
 
 # The versions that are tested together; nothing below may bring another PyTorch.
-cat >"$constraints" <<EOF
-torch==$after
-setuptools>=77,<81
-mmcv==2.1.0
-mmengine==0.10.7
-mmdet==3.3.0
-mmrazor==1.0.0
-ruff<0.18
-mypy<2.5
-EOF
+# shellcheck disable=SC2086  # one line each
+printf '%s\n' "torch==$after" 'setuptools>=77,<81' $versions 'mmrazor==1.0.0' 'ruff<0.18' 'mypy<2.5' >"$constraints"
 
-[ -z "$before" ] || [ "$before" = "$after" ] || in_venv -m pip uninstall --quiet --yes mmcv
+[ -z "$before" ] || [ "$before" = "$after" ] || in_venv -m pip uninstall --quiet --yes "$mmcv"
 if ! operators_work; then
-    if install --constraint "$constraints" --only-binary mmcv mmcv 2>/dev/null && operators_work; then
-        say 'mmcv from a wheel'
+    if install --constraint "$constraints" --only-binary "$mmcv" "$mmcv" 2>/dev/null && operators_work; then
+        say "$mmcv from a wheel"
     else
         in_venv -c 'import sys, torch; from torch.utils.cpp_extension import CUDA_HOME; sys.exit(torch.cuda.is_available() and CUDA_HOME is None)' \
-            || fail 'mmcv must be compiled and nvcc is missing: install the CUDA toolkit or set CUDA_HOME'
-        command -v "${CXX:-c++}" >/dev/null || fail 'mmcv must be compiled and there is no C++ compiler'
+            || fail 'MMCV must be compiled and nvcc is missing: install the CUDA toolkit or set CUDA_HOME'
+        command -v "${CXX:-c++}" >/dev/null || fail 'MMCV must be compiled and there is no C++ compiler'
         jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
-        say "no wheel of mmcv fits: compiling it with $jobs processes, 5 to 10 minutes on two cores"
+        say "no wheel of $mmcv fits: compiling it with $jobs processes, 5 to 10 minutes on two cores"
         # without debug symbols and with light optimisation: a third of the time, and 2 MB, not 80
         flags="-g0 -O1 -DNDEBUG ${CFLAGS:-}"
-        MMCV_WITH_OPS=1 MAX_JOBS=$jobs CFLAGS=$flags CXXFLAGS=$flags with_heartbeat "$venv/mmcv.log" 'compiling mmcv' \
+        MMCV_WITH_OPS=1 MAX_JOBS=$jobs CFLAGS=$flags CXXFLAGS=$flags with_heartbeat "$venv/mmcv.log" "compiling $mmcv" \
             "$venv/bin/python" -m pip install --verbose --constraint "$constraints" --no-build-isolation \
-            --no-cache-dir --no-binary mmcv --force-reinstall --no-deps mmcv
-        install --constraint "$constraints" mmcv
+            --no-cache-dir --no-binary "$mmcv" --force-reinstall --no-deps "$mmcv"
+        install --constraint "$constraints" "$mmcv"
     fi
 fi
 operators_work || fail "mmcv's operators do not import: $(in_venv -c 'import mmcv.ops' 2>&1 | tail -n 1)"
 
-say 'mmengine, mmdet, mmrazor, this package and the tools'
-install --constraint "$constraints" --no-build-isolation --editable '.[openmmlab,dev,docs]'
+say 'MMEngine, MMDetection, MMRazor, this package and the tools'
+install --constraint "$constraints" --no-build-isolation --editable ".[$stack,dev,docs]"
 if ! in_venv -c 'import cv2' 2>/dev/null; then
     say 'this system lacks libraries for windows (libGL): OpenCV without windows'
     in_venv -m pip uninstall --quiet --yes opencv-python
