@@ -5,8 +5,9 @@
 
 Any distillation config; random weights and a synthetic batch. In one process and in turn it takes
 (a) the student's own step, (b) the teacher's inference, (c) the distilled step (steps: forward and
-backward; no optimizer), and prints medians, the spread and the ratio c / (a + b); then each loss by
-itself, and peak memory. `--reference` adds the procedure of the released code.
+backward; no optimizer), also without the prior pass, and prints medians, the spread and ratios such
+as c / (a + b); then each loss by itself, and peak memory. `--reference` adds the procedure of the
+released code.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from mmdet_detrdistill.launch import add_common_options, read_config
 from mmdet_detrdistill.teacher import detector_config
 
 SWEEPS = {'queries', 'images', 'stages', 'levels'}
+DISTILLED = ('distilled', 'no_prior')
 BESIDE = ('decoder', 'matching', 'gt_assignment')  # parts that are not summands of their own
 
 
@@ -73,10 +75,10 @@ def measure(config: Config, args: argparse.Namespace) -> Dict[str, Any]:
         weights = {name: weight_bytes(getattr(model, name)) for name in ('student', 'teacher')}
         steps = whole_steps(model, *batch)
         peaks = {name: peak_of(step, args.device) for name, step in steps.items()}
-        alone = weights['student'] + peaks['student']
-        distilled = sum(weights.values()) + peaks['distilled']
+        base = sum(weights.values()) + peaks['student']
+        more = {name: sum(weights.values()) + peaks[name] for name in peaks if name in DISTILLED}
         report['memory'] = dict(
-            weights=weights, peaks=peaks, ratio=distilled / (alone + weights['teacher'])
+            weights=weights, peaks=peaks, ratios={name: v / base for name, v in more.items()}
         )
     return report
 
@@ -95,7 +97,8 @@ def ratios(report: Dict[str, Any]) -> Dict[str, float]:
     part = {name: median(values) for name, values in report['parts'].items()}
     base = mid['student'] + mid['teacher']
     found = {'c / (a + b)': mid['distilled'] / base}
-    if 'assign_kd' in part or 'aligned_kd' in part:
+    if 'no_prior' in mid:
+        found['c without prior pass / (a + b)'] = mid['no_prior'] / base
         found['c / (a + b + decoder)'] = mid['distilled'] / (base + part['decoder'])
     matching = part.get('matching', 0.0) + part['gt_assignment']
     found['matching / a'] = matching / mid['student']
@@ -113,13 +116,14 @@ def show(report: Dict[str, Any]) -> None:
             for name, values in report[title].items():
                 print(f'{name:14s} {median(values):9.4f} {min(values):9.4f} {max(values):9.4f}')
     for name, value in report.get('ratios', {}).items():
-        print(f'{name:24s} {value:7.3f}')
+        print(f'{name:30s} {value:7.3f}')
     if 'memory' in report:
         memory = report['memory']
         for kind in ('weights', 'peaks'):
             row = ', '.join(f'{name} {v / 2**20:.0f}' for name, v in memory[kind].items())
             print(f'{kind}, MiB: {row}')
-        print(f'memory, distilled / (student + teacher weights): {memory["ratio"]:.3f}')
+        for name, ratio in memory['ratios'].items():
+            print(f'memory, {name} / (student + teacher weights): {ratio:.3f}')
 
 
 def changed(config: Config, name: str, value: int) -> Config:
@@ -183,7 +187,6 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
     )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--threads', type=int, help='of PyTorch')
-    parser.add_argument('--without', nargs='*', default=[], metavar='LOSS', help='switched off')
     parser.add_argument('--reference', action='store_true', help='the released procedure too')
     parser.add_argument('--parts-only', action='store_true')
     parser.add_argument('--sweep', nargs='+', default=[], metavar='NAME=VALUES')
@@ -195,8 +198,6 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
         torch.set_num_threads(args.threads)
 
     config = read_config(args, needs_data=False)
-    for name in args.without:
-        config.model.distiller.distill_losses[name] = None
     print(
         f'{Path(args.config).name}: {args.images} x {args.size[0]} x {args.size[1]}, {args.device}'
     )
@@ -206,7 +207,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
     )
     report['setting'] = dict(
         config=Path(args.config).name, size=args.size, images=args.images, objects=args.objects,
-        without=args.without, clock=args.clock, device=args.device, name=device,
+        clock=args.clock, device=args.device, name=device,
         threads=torch.get_num_threads(), torch=torch.__version__,
     )  # fmt: skip
     if not args.sweep:

@@ -94,17 +94,32 @@ def make_batch(
 
 
 def whole_steps(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Step]:
-    """(a) the student's own step, (b) the teacher's inference, (c) the distilled step."""
+    """(a) the student's own step, (b) the teacher's inference, (c) the distilled step.
+
+    Where a loss decodes a second time, `no_prior` is the distilled step without such losses.
+    """
 
     def train(losses: Callable[[], Dict[str, Tensor]]) -> None:
         model.zero_grad(set_to_none=True)
         model.parse_losses(losses())[0].backward()
 
-    return {
+    def distilled() -> None:
+        train(lambda: model.loss(images, samples))
+
+    def no_prior() -> None:
+        for name in replaying:
+            model.distiller.set_scale(name, 0)
+        distilled()
+        for name in replaying:
+            model.distiller.set_scale(name, 1)
+
+    replaying = [name for name, loss in model.distiller.pair_losses.items() if loss.replays]
+    steps = {
         'student': lambda: train(lambda: model.student.loss(images, samples)),
         'teacher': lambda: model.teacher_pass(images, samples),
-        'distilled': lambda: train(lambda: model.loss(images, samples)),
+        'distilled': distilled,
     }
+    return {**steps, 'no_prior': no_prior} if replaying else steps
 
 
 def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Callable[[], Step]]:

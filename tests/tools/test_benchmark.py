@@ -64,13 +64,14 @@ def test_ratios_are_those_of_the_medians(report):
     mid = {name: median(values) for name, values in report['seconds'].items()}
     part = {name: median(values) for name, values in report['parts'].items()}
     assert all(len(values) == 2 for values in report['seconds'].values())
-    assert list(mid) == ['student', 'teacher', 'distilled', 'released']
+    assert list(mid) == ['student', 'teacher', 'distilled', 'no_prior', 'released']
     assert set(part) == {
         'logits_kd', 'feature_kd', 'assign_kd', 'gt_assignment', 'decoder', 'matching',
     }  # fmt: skip
     base = mid['student'] + mid['teacher']
     ratios = report['ratios']
     assert ratios['c / (a + b)'] == mid['distilled'] / base
+    assert ratios['c without prior pass / (a + b)'] == mid['no_prior'] / base
     assert ratios['c / (a + b + decoder)'] == mid['distilled'] / (base + part['decoder'])
     assert ratios['released / c'] == mid['released'] / mid['distilled']
     assert ratios['matching / a'] == (part['matching'] + part['gt_assignment']) / mid['student']
@@ -79,9 +80,11 @@ def test_ratios_are_those_of_the_medians(report):
 def test_memory_is_that_of_the_weights_and_peaks(report):
     weights, peaks = report['memory']['weights'], report['memory']['peaks']
     assert peaks['distilled'] >= peaks['student'] > peaks['teacher'] > 0
-    alone = weights['student'] + peaks['student'] + weights['teacher']
-    distilled = weights['student'] + weights['teacher'] + peaks['distilled']
-    assert report['memory']['ratio'] == distilled / alone
+    assert peaks['distilled'] > peaks['no_prior'] >= peaks['student']
+    both = weights['student'] + weights['teacher']
+    assert report['memory']['ratios'] == {
+        name: (both + peaks[name]) / (both + peaks['student']) for name in ('distilled', 'no_prior')
+    }
     assert report['setting']['images'] == 1
 
 
