@@ -80,7 +80,7 @@ def test_ratios_are_those_of_the_medians(report):
 def test_memory_is_that_of_the_weights_and_peaks(report):
     weights, peaks = report['memory']['weights'], report['memory']['peaks']
     assert peaks['distilled'] >= peaks['student'] > peaks['teacher'] > 0
-    assert peaks['distilled'] > peaks['no_prior'] >= peaks['student']
+    assert peaks['distilled'] >= peaks['no_prior'] >= peaks['student']
     both = weights['student'] + weights['teacher']
     assert report['memory']['ratios'] == {
         name: (both + peaks[name]) / (both + peaks['student']) for name in ('distilled', 'no_prior')
