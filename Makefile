@@ -3,7 +3,7 @@
 # test        all tests (ARGS="-k name"), without those that need minutes each
 # lint types  ruff; mypy
 # docs        the documentation site, in site/
-# versions    a clone under another Python and PyTorch (PYTHON=, TORCH=; see tools/other_versions.sh)
+# versions    a clone under another Python, PyTorch or stack (see tools/other_versions.sh)
 .PHONY: setup quickstart test lint types docs versions
 
 BIN := .venv/bin

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Sets a clone up for another Python and PyTorch and runs what should hold there; `make versions`.
+# Sets a clone up for another Python, PyTorch or stack and runs what should hold there; `make versions`.
 #
-#   PYTHON=python3.12  TORCH="torch==2.11.0"  DIR=FOLDER (default: a new one; the clone stays there)
+#   PYTHON=python3.12  TORCH="torch==2.11.0"  STACK=onedl   see tools/setup_env.sh
+#   DIR=FOLDER         default: a new one; the clone stays there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,7 +10,8 @@ folder=${DIR:-$(mktemp -d)}
 git clone --quiet . "$folder/clone"
 cd "$folder/clone"
 make setup
-.venv/bin/python -c 'import sys, torch, mmcv; print("Python", sys.version.split()[0], "torch", torch.__version__, "mmcv", mmcv.__version__)'
+.venv/bin/python --version
+.venv/bin/pip freeze | grep -iE '^(torch|numpy|mmrazor|(onedl-)?mm(engine|cv|det(ection)?))=='
 export OMP_NUM_THREADS=1
 .venv/bin/python -m pytest -q tests/functional tests/adapters tests/compat tests/test_algorithm.py \
     tests/test_distiller.py tests/test_export.py
