@@ -119,6 +119,7 @@ setup(
             'matplotlib',
             'jinja2',
             'playwright',
+            'tensorboard',
             'onnx',
             'onnxruntime',
         ],

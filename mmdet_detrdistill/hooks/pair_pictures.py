@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.visualization import MLflowVisBackend, Visualizer
 
 from ..class_map import class_names
 from ..fixed_images import fixed_image
@@ -16,8 +18,8 @@ class PairPicturesHook(Hook):
     """Draws what the teacher passes on, on the same validation images, every `interval` iterations.
 
     Masks of both forms, boxes of teacher and student, matches, injected queries (see `pictures`)
-    go to MMEngine's visualizer by `add_image`, and so to each of its backends: files, TensorBoard,
-    W&B, MLflow. Modes and random numbers of the training stay as they are.
+    go to each backend of MMEngine's visualizer: files, TensorBoard, W&B, MLflow. Modes and random
+    numbers of the training stay as they are.
 
     Args:
         interval: iterations between two pictures.
@@ -58,4 +60,15 @@ class PairPicturesHook(Hook):
         for index in range(min(self.num_images, len(dataset))):
             view = view_pair(model, fixed_image(dataset, index))
             for name, picture in draw_all(view, names).items():
-                runner.visualizer.add_image(f'{name}_{index}', picture, runner.iter + 1)
+                add_picture(runner.visualizer, f'{name}_{index}', picture, runner.iter + 1)
+
+
+def add_picture(visualizer: Visualizer, name: str, picture: np.ndarray, step: int) -> None:
+    """`visualizer.add_image`, for MLflow too.
+
+    MMEngine gives MLflow the bare name as that of a file: without an ending it is an error, and
+    without the step each picture would take the place of the one before.
+    """
+    for backend in visualizer._vis_backends.values():
+        is_file = isinstance(backend, MLflowVisBackend)
+        backend.add_image(f'{name}_{step}.png' if is_file else name, picture, step)

@@ -1,10 +1,14 @@
 """Pictures go to every backend of the visualizer, at the right iterations."""
 
-from types import SimpleNamespace
+import io
+from types import ModuleType, SimpleNamespace
 from typing import ClassVar
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from mmengine.visualization import LocalVisBackend, Visualizer
+from PIL import Image
 
 from mmdet_detrdistill import PairPicturesHook
 from tests.detectors import tiny
@@ -23,13 +27,13 @@ class Collector(LocalVisBackend):
         self.seen.append((name, image.shape[-1], str(image.dtype), step))
 
 
-def runner_with(model, visualizer=None):
+def runner_with(model, visualizer=None, iteration=0):
     return SimpleNamespace(
         model=model,
         val_dataloader=SimpleNamespace(dataset=Data()),
         val_loop=object(),
         visualizer=visualizer,
-        iter=0,
+        iter=iteration,
     )
 
 
@@ -48,6 +52,49 @@ def test_pictures_reach_every_backend(tmp_path):
         (f'{name}_0', step) for name in NAMES for step in (2, 4)
     }
     assert {entry[1:3] for entry in Collector.seen} == {(3, 'uint8')}
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    """Pictures after iteration 2: pixels of the files, folder of the events, what MLflow got.
+
+    MMEngine's backend for MLflow works over a stand-in for the package.
+    """
+    folder, artifacts = tmp_path_factory.mktemp('drawn'), {}
+    mlflow = ModuleType('mlflow')
+    mlflow.log_image = lambda image, name: artifacts.update({name: image})
+    for name in ('set_tracking_uri', 'get_experiment_by_name', 'set_experiment'):
+        setattr(mlflow, name, lambda *arguments: arguments)
+    backends = [dict(type=f'{name}VisBackend') for name in ('Local', 'Tensorboard', 'MLflow')]
+    with patch.dict('sys.modules', mlflow=mlflow):
+        visualizer = Visualizer(vis_backends=backends, save_dir=str(folder))
+        PairPicturesHook(interval=2).after_train_iter(runner_with(pair_of(), visualizer, 1), 1)
+        visualizer.get_backend('TensorboardVisBackend').close()
+    events = folder / 'vis_data'
+    paths = events.glob('vis_image/*_0_2.png')
+    return {p.stem[: -len('_0_2')]: np.asarray(Image.open(p)) for p in paths}, events, artifacts
+
+
+def test_tensorboard_has_the_pictures(drawn):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    files, folder, _ = drawn
+    assert set(files) == NAMES
+    events = EventAccumulator(str(folder)).Reload()
+    assert set(events.Tags()['images']) == {f'{name}_0' for name in NAMES}
+    for name, pixels in files.items():
+        (event,) = events.Images(f'{name}_0')
+        assert event.step == 2
+        shown = Image.open(io.BytesIO(event.encoded_image_string))
+        np.testing.assert_array_equal(shown, pixels, err_msg=name)
+
+
+def test_mlflow_gets_names_of_files(drawn):
+    """With an ending, which names the format, and the iteration."""
+    files, _, artifacts = drawn
+    assert set(artifacts) == {f'{name}_0_2.png' for name in NAMES}
+    for name, pixels in files.items():
+        np.testing.assert_array_equal(artifacts[f'{name}_0_2.png'], pixels, err_msg=name)
 
 
 def test_refused_without_a_teacher_or_validation_data():
