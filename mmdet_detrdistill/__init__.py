@@ -3,6 +3,7 @@
 from . import compat, registry  # compat first: checks the installation, lets MMRazor import
 from .adapters import build_adapter, register_adapter
 from .algorithm import DETRDistill
+from .distill import distill
 from .distiller import DETRDistiller
 from .hooks import (
     AssignmentStabilityHook,
@@ -16,7 +17,6 @@ from .hooks import (
 )
 from .injection import InjectionRule, TeacherBoxInjection, TeacherQueryInjection
 from .losses import AlignedKDLoss, AssignKDLoss, FeatureKDLoss, LogitsKDLoss
-from .one_line import distill
 
 __version__ = '0.1.0'
 

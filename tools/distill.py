@@ -17,7 +17,7 @@ from mmengine.config import DictAction
 
 from mmdet_detrdistill.compat import CheckpointError
 from mmdet_detrdistill.config_check import show
-from mmdet_detrdistill.one_line import (
+from mmdet_detrdistill.distill import (
     batch_note,
     check_written,
     read_written,

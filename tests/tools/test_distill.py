@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 import mmdet_detrdistill
 from mmdet_detrdistill.coco_format import resolve_coco_format
 from mmdet_detrdistill.compat import load_checkpoint_file
-from mmdet_detrdistill.one_line import batch_note, write_config
+from mmdet_detrdistill.distill import batch_note, write_config
 from mmdet_detrdistill.teacher import detector_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.runner import Runner
 
-from .compose import compose
 from .config_check import Rows, check, quiet
+from .config_text import compose
 from .launch import read_config
 from .resume import check_start, make_resumable
 
