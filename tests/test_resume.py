@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmdet_detrdistill.compat import CheckpointError, load_checkpoint_file
 from mmdet_detrdistill.resume import check_start, make_resumable, newest_checkpoint
-from tests.compat.test_checkpoint import Bomb
+from tests.pickle_bomb import Bomb
 from tests.trainings import differences, in_logs, run_training
 
 

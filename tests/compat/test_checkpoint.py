@@ -1,6 +1,5 @@
-"""Checkpoints are read without executing anything and loaded strictly."""
+"""Checkpoints are read without executing anything."""
 
-import os
 import pickle
 from argparse import Namespace
 from pathlib import Path
@@ -9,54 +8,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import Dataset
 
-from mmdet_detrdistill.compat import CheckpointError, load_checkpoint_file, load_strictly
+from mmdet_detrdistill.compat import CheckpointError, load_checkpoint_file
 from mmdet_detrdistill.compat import checkpoint as checkpoint_module
-
-
-class Numbers(Dataset):
-    def __init__(self):
-        self.metainfo = {'classes': ('a', 'b')}
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return torch.full((3,), float(index))
-
-
-class Toy(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3, 1)
-
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        return {'loss': self.linear(torch.stack(list(inputs))).mean()}
-
-
-def toy_runner(work_dir: Path, epochs: int, **options) -> Runner:
-    iterations = not options.get('train_cfg', {}).get('by_epoch', True)
-    hooks = {'logger': {'type': 'LoggerHook', 'interval': 1}}
-    hooks['checkpoint'] = {'type': 'CheckpointHook', 'interval': 1, 'by_epoch': not iterations}
-    defaults = {'train_cfg': {'by_epoch': True, 'max_epochs': epochs}, 'model': Toy()}
-    return Runner(
-        work_dir=str(work_dir),
-        train_dataloader={
-            'dataset': Numbers(),
-            'batch_size': 2,
-            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
-            'collate_fn': lambda items: {'inputs': items},
-        },
-        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}},
-        default_hooks=hooks,
-        default_scope='mmdet',  # a runner leaves its scope behind, for all later tests
-        experiment_name=f'toy_{work_dir.name}_{epochs}',
-        **{**defaults, **options},
-    )
+from tests.pickle_bomb import Bomb
+from tests.toy_training import toy_runner
 
 
 @pytest.fixture(scope='module')
@@ -124,16 +81,6 @@ def rewrite_pickle(path: Path, content: bytes) -> None:
     writer = torch._C.PyTorchFileWriter(str(path))
     writer.write_record('data.pkl', content, len(content))
     writer.write_end_of_file()
-
-
-class Bomb:
-    """Leaves a file behind when it is unpickled by an unsafe reader."""
-
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.target),)
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
@@ -244,69 +191,3 @@ def test_bare_state_dict_is_wrapped(tmp_path):
     path = tmp_path / 'bare.pth'
     torch.save(nn.Linear(2, 2).state_dict(), path)
     assert sorted(load_checkpoint_file(str(path))['state_dict']) == ['bias', 'weight']
-
-
-def save(path: Path, state_dict, **content) -> str:
-    torch.save({'state_dict': state_dict, **content}, path)
-    return str(path)
-
-
-def test_strict_load_returns_meta(tmp_path):
-    source, target = nn.Linear(2, 3), nn.Linear(2, 3)
-    path = save(tmp_path / 'ok.pth', source.state_dict(), meta={'epoch': 7})
-    assert load_strictly(target, path) == {'epoch': 7}
-    torch.testing.assert_close(target.weight, source.weight, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_strict_load_refuses_broken_weights(tmp_path, value):
-    state = nn.Linear(2, 3).state_dict()
-    state['bias'][1] = value
-    path = save(tmp_path / 'broken.pth', state)
-    with pytest.raises(CheckpointError, match=r'broken\.pth has NaN or Inf in 1 weights: bias\.'):
-        load_strictly(nn.Linear(2, 3), path)
-
-
-def test_strict_load_names_keys_of_every_kind(tmp_path):
-    state = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()
-    state['extra.weight'] = state.pop('1.bias')
-    state['0.weight'] = torch.zeros(5, 2)
-    path = save(tmp_path / 'teacher.pth', state)
-    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(CheckpointError) as caught:
-        load_strictly(model, path)
-    message = str(caught.value)
-    assert 'teacher.pth does not fit the teacher' in message
-    assert 'missing (1): 1.bias' in message
-    assert 'unexpected (1): extra.weight' in message
-    assert 'other shape (1): 0.weight (5, 2) instead of (3, 2)' in message
-    for key, value in model.state_dict().items():
-        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
-
-
-def test_strict_load_of_another_architecture_lists_a_few_keys(tmp_path):
-    path = save(tmp_path / 'other.pth', {f'backbone.{i}': torch.ones(1) for i in range(30)})
-    with pytest.raises(CheckpointError) as caught:
-        load_strictly(nn.Linear(2, 2), path, what='student')
-    message = str(caught.value)
-    assert 'does not fit the student, Linear' in message
-    assert 'missing (2): weight, bias' in message
-    assert 'unexpected (30): backbone.0, ' in message
-    assert 'and 22 more' in message
-    assert 'backbone.8' not in message
-
-
-@pytest.mark.parametrize(
-    ('prefix', 'hint'),
-    [
-        ('architecture.', 'export_student'),
-        ('module.', 'without that prefix'),
-        ('student.', 'without that prefix'),
-    ],
-)
-def test_strict_load_hints_at_a_wrapper(tmp_path, prefix, hint):
-    model = nn.Linear(2, 2)
-    state = {prefix + key: value for key, value in model.state_dict().items()}
-    with pytest.raises(CheckpointError, match=hint):
-        load_strictly(model, save(tmp_path / 'wrapped.pth', state))

@@ -8,7 +8,7 @@ from mmengine.fileio import get_file_backend
 
 from mmdet_detrdistill import SafeCheckpointHook
 from mmdet_detrdistill.compat import load_checkpoint_file
-from tests.compat.test_checkpoint import toy_runner
+from tests.toy_training import toy_runner
 
 
 def train(folder, epochs, **options):

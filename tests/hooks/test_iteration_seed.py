@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from mmdet_detrdistill import IterationSeedHook
-from tests.compat.test_checkpoint import Toy, toy_runner
+from tests.toy_training import Toy, toy_runner
 
 
 def draws():

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 
 from mmdet_detrdistill.compat import CheckpointError, load_checkpoint_file
-from tests.compat.test_checkpoint import Bomb
+from tests.pickle_bomb import Bomb
 from tests.trainings import load_tool
 
 # In a process that cannot import this package, nor MMRazor: boxes of the first picture, as a file.
