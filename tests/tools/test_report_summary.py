@@ -1,5 +1,8 @@
 """Roles, groups, gains and curves of a report, by value."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 
 from tests.tools.work_dirs import STUDENT, distillation, tool, work_dir
@@ -87,6 +90,16 @@ def test_what_is_not_there_is_named(pair, tmp_path):
     assert 'the seed is not known' not in missing
 
 
+def test_what_several_seeds_lack_is_named_once(pair):
+    found = [line for line in report_of(pair).missing if 'no instability' in line]
+    assert [line.split(',')[0] for line in found] == [
+        'teacher',
+        'student alone',
+        'student distilled',
+    ]
+    assert all(f'distilled{seed}' in found[2] for seed in range(3))
+
+
 def test_other_configs_of_one_role_are_told_apart(pair, tmp_path):
     other = dict(distillation(pair[0]), distiller=dict(type='Other'))
     more = work_dir(tmp_path, 'other', other, [0.1, 0.2], classes=dict(cat=0.2, dog=0.1))
@@ -94,7 +107,7 @@ def test_other_configs_of_one_role_are_told_apart(pair, tmp_path):
     labels = [group.label for group in found.groups]
     assert labels[2:] == ['student distilled (distilled)', 'student distilled (other)']
     styles = tool('run_report.charts').styles_of(found.groups)
-    assert len({style.color for style in styles}) == len({s.linestyle for s in styles}) + 1 == 4
+    assert len({style.color for style in styles}) == 4
 
 
 def test_share_of_the_distillation_losses():
@@ -114,3 +127,19 @@ def test_mean_and_range_over_seeds():
     series = [[(1, 10.0), (2, 20.0)], [(1, 14.0)]]
     found = tool('run_report.charts').over_seeds(series)
     assert found == ([1, 2], [12.0, 20.0], [10.0, 20.0], [14.0, 20.0])
+
+
+def test_eight_groups_differ_in_colour_and_in_dashes():
+    """Without colour too: in lines, and in the page's legend of lines."""
+    roles = ('teacher', 'student', *6 * ('distilled',))
+    styles = tool('run_report.charts').styles_of([SimpleNamespace(role=role) for role in roles])
+    for part in ('color', 'linestyle', 'marker', 'dashes'):
+        assert len({getattr(style, part) for style in styles}) == 8, part
+
+
+def test_nothing_learnt_is_drawn_on_one_per_cent(tmp_path):
+    """A curve of zeros has no axis of hundredths."""
+    run = work_dir(tmp_path, 'run', STUDENT, [0.0, 0.0])
+    (chart,) = tool('run_report.charts').map_chart(report_of([run]).groups, str(tmp_path))
+    ticks = [float(word) for word in re.findall(r'<text[^>]*>([\d.]+)</text>', chart.svg)]
+    assert max(ticks) == 2 and sorted(ticks)[:4] == [0.0, 0.2, 0.4, 0.6]

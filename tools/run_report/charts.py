@@ -1,7 +1,7 @@
 """The report's charts, as SVG for the page and PNG for slides.
 
-Colours are those of Okabe and Ito; groups differ in line style and marker too. In the SVG colours
-are CSS variables, so that the page has light and dark ones.
+Colours are those of Okabe and Ito; the lines of groups differ in their dashes too, and points in
+their marker. In the SVG colours are CSS variables, so that the page has light and dark ones.
 """
 
 import io
@@ -17,14 +17,23 @@ from .work_dir import TrainingRun, is_distillation
 TEXT = '#121314'  # stands for the page's text colour
 COLOURS = {'teacher': '#666666', 'student': '#0072b2', 'distilled': '#d55e00'}
 MORE_COLOURS = ('#009e73', '#cc79a7', '#8a7600', '#56b4e9', '#e69f00')
-STYLES = {'teacher': ('--', 's'), 'student': ('-', 'o'), 'distilled': ('-', '^')}
-MORE_STYLES = (('-.', 'D'), (':', 'v'), ('--', 'x'), ('-.', 'P'), (':', '*'))
+STYLES = {'teacher': (':', 's'), 'student': ('--', 'o'), 'distilled': ('-', '^')}
+MORE_STYLES = tuple(  # dashes: points of line and gap
+    ((0, dashes), marker)
+    for dashes, marker in (
+        ((7, 2, 1, 2), 'D'),
+        ((9, 3), 'v'),
+        ((7, 2, 1, 2, 1, 2), 'X'),
+        ((3, 3), 'P'),
+        ((1, 4), '*'),
+    )
+)
 TERM = re.compile(r'^(?:d\d+\.|enc_|dn_)')
 
 
 class Style(NamedTuple):
     color: str
-    linestyle: str
+    linestyle: Any
     marker: str
 
     @property
@@ -32,6 +41,12 @@ class Style(NamedTuple):
         """The colour as the page has it."""
         role = next((role for role, colour in COLOURS.items() if colour == self.color), None)
         return self.color if role is None else f'var(--{role})'
+
+    @property
+    def dashes(self) -> str:
+        """The line style as SVG has it."""
+        named = {'-': 'none', '--': '7 4', ':': '2 3'}
+        return named.get(self.linestyle) or ' '.join(map(str, self.linestyle[1]))
 
 
 class Chart(NamedTuple):
@@ -130,10 +145,10 @@ def draw_groups(axes: Any, groups: Sequence[Group], series_of: Any, markers: boo
 def epoch_chart(
     groups: Sequence[Group], series_of: Any, ylabel: str, title: str, name: str, folder: str
 ) -> List[Chart]:
-    figure, axes = new_axes(4.6, 3.3, 'training (epochs)', ylabel)
+    figure, axes = new_axes(4.2, 3.1, 'training (epochs)', ylabel)
     if not draw_groups(axes, groups, series_of):
         return []
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1, axes.get_ylim()[1]))  # nothing learnt yet: no ticks of 0.01 %
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.legend(loc='outside upper left', ncols=2, frameon=False, fontsize=8)
     return [finish(figure, title, name, folder)]
@@ -175,7 +190,9 @@ def loss_charts(groups: Sequence[Group], folder: str) -> List[Chart]:
         for name in earlier:
             for group, style in zip(groups, styles_of(groups)):
                 places, mean, _, _ = over_seeds([run.losses.get(name, []) for run in group.runs])
-                axes.plot(places, mean, color=style.color, alpha=0.35, lw=0.7)
+                axes.plot(
+                    places, mean, color=style.color, linestyle=style.linestyle, alpha=0.4, lw=0.7
+                )
         draw_groups(axes, groups, lambda run, term=term: run.losses.get(term, []), markers=False)
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis='x', style='plain')
@@ -222,7 +239,7 @@ def class_charts(groups: Sequence[Group], folder: str) -> List[Chart]:
         names = sorted(found, key=lambda name: found[name]['mean'])
         means = [found[name]['mean'] for name in names]
         height = max(2.0, 0.9 + 0.26 * len(names))
-        figure, axes = new_axes(4.6, height, 'AP distilled minus alone (points of %)', 'class')
+        figure, axes = new_axes(4.2, height, 'AP distilled minus alone (points of %)', 'class')
         errors = [
             [mean - found[name]['min'] for mean, name in zip(means, names)],
             [found[name]['max'] - mean for mean, name in zip(means, names)],

@@ -146,24 +146,33 @@ def find_missing(groups: Sequence[Group]) -> List[str]:
         if 'distilled' in roles and role not in roles:
             found.append(f'no work directory of the {name} was given: it is in no curve')
     for group in groups:
+        lacking: Dict[str, List[str]] = {}  # what, and in which folders
         for run in group.runs:
-            where = f'{group.label}, {run.folder}'
-            if not run.curve:
-                found.append(f'{where}: no evaluation was logged (--evaluate evaluates it)')
-            elif not run.per_class:
-                found.append(
-                    f'{where}: no AP per class was logged: set classwise=True in the evaluator, or '
-                    'use --evaluate'
-                )
-            if run.checkpoint is None:
-                found.append(f'{where}: no checkpoint; measured with random weights')
-            if not run.instability:
-                found.append(
-                    f'{where}: no instability of the assignment was logged: add '
-                    "dict(type='AssignmentStabilityHook') to custom_hooks"
-                )
-            if run.seed is None:
-                found.append(f'{where}: the seed is not known')
+            for text in lacks(run):
+                lacking.setdefault(text, []).append(run.folder)
+        for text, folders in lacking.items():
+            found.append(f'{group.label}, {", ".join(folders)}: {text}')
+    return found
+
+
+def lacks(run: TrainingRun) -> List[str]:
+    """What one run lacks, in words."""
+    found = []
+    if not run.curve:
+        found.append('no evaluation was logged (--evaluate evaluates it)')
+    elif not run.per_class:
+        found.append(
+            'no AP per class was logged: set classwise=True in the evaluator, or use --evaluate'
+        )
+    if run.checkpoint is None:
+        found.append('no checkpoint; measured with random weights')
+    if not run.instability:
+        found.append(
+            'no instability of the assignment was logged: add '
+            "dict(type='AssignmentStabilityHook') to custom_hooks"
+        )
+    if run.seed is None:
+        found.append('the seed is not known')
     return found
 
 
