@@ -156,3 +156,14 @@ def test_every_way_of_matching_finds_the_same_cost(tmp_path):
     assert len(rows) == 6
     assert all(row['relative_difference'] < 1e-6 for row in rows)
     assert rows[0]['ratio'] == 1
+
+
+def test_prior_pass_joined_predicts_the_same(tmp_path):
+    dino = 'configs/dino/detrdistill_dino-4scale_r50-from-r101_8xb2-12e_coco.py'
+    shrink(load(ROOT / dino), tmp_path).dump(tmp_path / 'tiny.py')
+    options = ['--size', '64', '96', '--repeats', '1', '--device', 'cpu']
+    report = tool('benchmark_prior').main([str(tmp_path / 'tiny.py'), *options])
+    assert set(report['ratios']) == {'masked', 'doubled'}
+    assert max(report['difference'].values()) < 1e-4
+    seconds = {name: values[0] for name, values in report['seconds'].items()}
+    assert report['ratios']['masked'] == seconds['apart'] / seconds['masked']
