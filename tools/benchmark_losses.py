@@ -13,7 +13,8 @@ import argparse
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -159,10 +160,15 @@ def match(args: argparse.Namespace) -> List[Row]:
     costs = np.load(args.file)[:, : args.images]
     chains = [list(np.ascontiguousarray(costs[:, image])) for image in range(costs.shape[1])]
     alone = [[cost] for chain in chains for cost in chain]
-    with ThreadPoolExecutor(args.cores) as threads:
+    flat = [cost for chain in chains for cost in chain]
+    spawn = get_context('spawn')  # a fork may hang in a process that has threads
+    with ThreadPoolExecutor(args.cores) as threads, ProcessPoolExecutor(
+        args.cores, spawn
+    ) as processes:
         ways: Dict[str, Callable[[], Any]] = {
             'SciPy, one by one': lambda: one_by_one(chains),
             'SciPy in threads': lambda: list(threads.map(_chain, chains)),
+            'SciPy in processes': lambda: [list(processes.map(linear_sum_assignment, flat))],
             'SciPy sparse (LAPJVsp)': lambda: _sparse(chains),
             'compiled, cold, one thread': lambda: [solve_chains([one])[0] for one in alone],
             'compiled, one thread': lambda: [solve_chains([chain])[0] for chain in chains],
@@ -172,7 +178,6 @@ def match(args: argparse.Namespace) -> List[Row]:
         ways = {name: way for name, way in ways.items() if name not in skipped}
         taken: Dict[str, List[float]] = {name: [] for name in ways}
         totals: Dict[str, float] = {}
-        flat = [cost for chain in chains for cost in chain]
         for repeat in range(args.repeats + 1):
             for name, way in ways.items():
                 start = time.perf_counter()
