@@ -1,4 +1,4 @@
-"""Breaks the functional layer on purpose, one bug at a time, and sees named tests fail.
+"""Breaks the losses on purpose, one bug at a time, and sees named tests fail.
 
     python tests/planted_bugs.py
 
@@ -13,16 +13,20 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple, Sequence, Set, Tuple
+from typing import Callable, NamedTuple, Sequence, Set, Tuple
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = Path('mmdet_detrdistill', 'functional')
-TESTS = Path('tests', 'functional')
+PACKAGE = Path('mmdet_detrdistill')
+TESTS = Path('tests')
+FUNCTIONAL = Path('functional')  # below the package and below its tests
 SUPPORT = ('__init__.py', 'allocation.py', 'reference.py', 'reference_terms.py')
 
 
 class Bug(NamedTuple):
-    """Replace `old`, which occurs once in `file`, by `new`; each of `tests` shall fail."""
+    """Replace `old`, which occurs once in `file`, by `new`; each of `tests` shall fail.
+
+    The paths are below `FUNCTIONAL`, or below package and tests in `PACKAGE_BUGS`.
+    """
 
     name: str
     file: str
@@ -246,33 +250,49 @@ BUGS = (
 )
 
 
-def copy_layer(folder: Path) -> None:
-    """The functional layer and its tests, on their own, into an empty folder."""
+PACKAGE_BUGS = (
+    Bug(
+        'matching and boxes follow mixed precision',
+        'losses/base.py',
+        'torch.autocast(like.device.type, enabled=False)',
+        'torch.autocast(like.device.type, enabled=torch.is_autocast_cpu_enabled())',
+        ('test_runtime.py::test_matching_boxes_and_masks_stay_in_float32',),
+    ),
+)
+
+
+def copy_functional(folder: Path) -> None:
+    """The functional layer and its tests, on their own: nothing else has to be imported."""
     ignore = shutil.ignore_patterns('__pycache__')
-    shutil.copytree(ROOT / SOURCE, folder / SOURCE, ignore=ignore)
-    shutil.copytree(ROOT / TESTS, folder / TESTS, ignore=ignore)
-    (folder / SOURCE.parent / '__init__.py').touch()
+    for part in (PACKAGE, TESTS):
+        shutil.copytree(ROOT / part / FUNCTIONAL, folder / part / FUNCTIONAL, ignore=ignore)
+    (folder / PACKAGE / '__init__.py').touch()
     for name in SUPPORT:
-        shutil.copy(ROOT / TESTS.parent / name, folder / TESTS.parent / name)
-    (folder / 'pytest.ini').write_text('[pytest]\n')
+        shutil.copy(ROOT / TESTS / name, folder / TESTS / name)
 
 
-def plant(folder: Path, bug: Bug) -> str:
-    """Put a bug into the copy; returns the sound text of the file."""
-    path = folder / SOURCE / bug.file
+def copy_package(folder: Path) -> None:
+    """The whole package and its tests."""
+    for part in (PACKAGE, TESTS):
+        ignore = shutil.ignore_patterns('__pycache__', '.mim')
+        shutil.copytree(ROOT / part, folder / part, ignore=ignore)
+
+
+def plant(path: Path, bug: Bug) -> str:
+    """Put a bug into a file of the copy; returns the sound text."""
     sound = path.read_text()
     if sound.count(bug.old) != 1:
         raise SystemExit(
-            f'{SOURCE / bug.file} has {sound.count(bug.old)} times {bug.old!r}, expected once: '
-            f'adjust the planted bug {bug.name!r} in {Path(__file__).name}'
+            f'{bug.file} has {sound.count(bug.old)} times {bug.old!r}, expected once: adjust the '
+            f'planted bug {bug.name!r} in {Path(__file__).name}'
         )
     path.write_text(sound.replace(bug.old, bug.new))
     return sound
 
 
-def failing(folder: Path, tests: Sequence[str]) -> Set[str]:
+def failing(folder: Path, below: Path, tests: Sequence[str]) -> Set[str]:
     """Which of the named tests fail in the copy (in at least one of their parametrisations)."""
-    names = [(TESTS / test).as_posix() for test in tests]
+    names = [(TESTS / below / test).as_posix() for test in tests]
     command = ['-m', 'pytest', '-q', '--tb=no', '-rf', '-p', 'no:cacheprovider', *names]
     environment = {
         **os.environ,
@@ -292,27 +312,35 @@ def failing(folder: Path, tests: Sequence[str]) -> Set[str]:
     }
 
 
-def main() -> int:
-    every_test = sorted({test for bug in BUGS for test in bug.tests})
-    unnoticed = 0
+def count_noticed(copy: Callable[[Path], None], below: Path, bugs: Sequence[Bug]) -> int:
+    """How many bugs, planted in a fresh copy, fail every test that is named for them."""
+    every_test = sorted({test for bug in bugs for test in bug.tests})
+    noticed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        copy_layer(folder)
-        broken = failing(folder, every_test)
+        copy(folder)
+        (folder / 'pytest.ini').write_text('[pytest]\n')
+        broken = failing(folder, below, every_test)
         if broken:
             raise SystemExit(f'failing without any planted bug: {sorted(broken)}')
-        for bug in BUGS:
-            sound = plant(folder, bug)
-            caught = failing(folder, bug.tests)
-            (folder / SOURCE / bug.file).write_text(sound)
-            unnoticed += len(caught) < len(bug.tests)
+        for bug in bugs:
+            path = folder / PACKAGE / below / bug.file
+            sound = plant(path, bug)
+            caught = failing(folder, below, bug.tests)
+            path.write_text(sound)
+            noticed += len(caught) == len(bug.tests)
             print(f'{bug.file}: {bug.name}')
             for test in bug.tests:
                 print(f'    {"fails" if test in caught else "PASSES (unnoticed)"}  {test}')
-    print(
-        f'{len(BUGS) - unnoticed} of {len(BUGS)} planted bugs noticed by every test named for them'
-    )
-    return 1 if unnoticed else 0
+    return noticed
+
+
+def main() -> int:
+    noticed = count_noticed(copy_functional, FUNCTIONAL, BUGS)
+    noticed += count_noticed(copy_package, Path(), PACKAGE_BUGS)
+    total = len(BUGS) + len(PACKAGE_BUGS)
+    print(f'{noticed} of {total} planted bugs noticed by every test named for them')
+    return 1 if noticed < total else 0
 
 
 if __name__ == '__main__':
