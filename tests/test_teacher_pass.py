@@ -1,9 +1,12 @@
 """How the teacher is run: options, what is kept, what is asked of it."""
 
 import copy
+import shutil
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
+from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.adapters import build_adapter
@@ -17,10 +20,10 @@ PAPER = {
 }
 
 
-def distill(losses, **options):
+def distill(losses, variant='deformable', **options):
     return DETRDistill(
-        architecture=tiny('deformable', seed=1, num_layers=3),
-        teacher=tiny('deformable', seed=2, num_layers=3),
+        architecture=tiny(variant, seed=1, num_layers=3),
+        teacher=tiny(variant, seed=2, num_layers=3),
         distiller=dict(type='DETRDistiller', distill_losses=losses),
         **options,
     ).train()
@@ -72,6 +75,22 @@ def test_half_precision_teacher_of_a_full_precision_student():
     expected, found = full.loss(images, samples), half.loss(images, samples)
     for name, value in expected.items():
         assert abs(found[name] - value) <= 0.1 * abs(value) + 0.05, name
+
+
+@pytest.mark.skipif(shutil.which('g++') is None, reason='Inductor needs g++')
+def test_teacher_compiled_by_inductor_gives_close_losses():
+    """Really compiled: about 10 s, most of it g++."""
+    plain = distill(PAPER, 'detr')
+    compiled = distill(PAPER, 'detr', teacher_pass=dict(compile=dict(backend='inductor')))
+    graphs = counters['stats']['unique_graphs']
+    losses = []
+    for model in (plain, compiled):
+        torch.manual_seed(0)  # the student's dropout
+        losses.append(model.loss(*batch()))
+    assert counters['stats']['unique_graphs'] == graphs + 1  # the backbone is one graph
+    assert losses[0].keys() == losses[1].keys()
+    for name, value in losses[0].items():
+        assert_close(losses[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_nothing_is_kept_for_the_teachers_own_loss(plain):
