@@ -2,6 +2,7 @@
 
 import os
 import os.path as osp
+import subprocess
 from argparse import ArgumentParser, Namespace
 
 import torch
@@ -9,6 +10,8 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
 from .coco_format import resolve_coco_format
+
+SLURM_VARIABLES = ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST', 'SLURM_LOCALID')
 
 
 def add_config_options(parser: ArgumentParser) -> None:
@@ -79,13 +82,25 @@ def read_config(arguments: Namespace, needs_data: bool = True) -> Config:
 
 
 def join_processes(config: Config) -> None:
-    """Let the processes of `torchrun` or `torch.distributed.launch` work together on a CPU.
+    """Let the processes of `torchrun`, `torch.distributed.launch` or `srun` work together on a CPU.
 
-    MMEngine's launcher takes a GPU per process; where it would find none, the group is made here,
+    MMEngine's launchers take a GPU per process; where they would find none, the group is made here,
     with gloo, and MMEngine uses it. Elsewhere nothing is done.
+
+    Raises:
+        SystemExit: the Slurm launcher outside of `srun`.
     """
-    if config.launcher != 'pytorch' or get_device() != 'cpu':
+    if config.launcher == 'slurm':
+        missing = [name for name in SLURM_VARIABLES if name not in os.environ]
+        if missing:
+            raise SystemExit(
+                f'--launcher slurm: {", ".join(missing)} is not set. Start the tool by srun, or '
+                'use --launcher none or pytorch'
+            )
+    if config.launcher not in ('pytorch', 'slurm') or get_device() != 'cpu':
         return
+    if config.launcher == 'slurm':
+        _translate_slurm_variables(config)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
     # MMEngine's wrapper would name a GPU too; the other arguments are MMEngine's own
@@ -96,3 +111,17 @@ def join_processes(config: Config) -> None:
         **(config.get('model_wrapper_cfg') or {}),
         'device_ids': None,
     }
+
+
+def _translate_slurm_variables(config: Config) -> None:
+    """Set what `torchrun` would, as MMEngine's Slurm launcher does on a GPU."""
+    ours = os.environ
+    nodes = ['scontrol', 'show', 'hostname', ours['SLURM_NODELIST']]
+    ours.setdefault('MASTER_ADDR', subprocess.check_output(nodes, text=True).split()[0])
+    port = config.get('env_cfg', {}).get('dist_cfg', {}).get('port')
+    ours['MASTER_PORT'] = str(port or ours.get('MASTER_PORT', 29500))
+    ours.update(
+        RANK=ours['SLURM_PROCID'],
+        WORLD_SIZE=ours['SLURM_NTASKS'],
+        LOCAL_RANK=ours['SLURM_LOCALID'],
+    )
