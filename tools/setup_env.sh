@@ -64,10 +64,12 @@ before=$(torch_version)
 install "$torch" 'setuptools>=77,<81' wheel ninja numpy
 after=$(torch_version)
 [ -n "$after" ] || fail "$torch was installed but does not import: $(in_venv -c 'import torch' 2>&1 | tail -n 1)"
+numpy='numpy>=1'  # PyTorch before 2.3 was built for NumPy 1
+in_venv -W ignore -c 'import torch; torch.zeros(1).numpy()' 2>/dev/null || { numpy='numpy<2'; install "$numpy"; }
 
 # The versions that are tested together; nothing below may bring another PyTorch.
 # shellcheck disable=SC2086  # one line each
-printf '%s\n' "torch==$after" 'setuptools>=77,<81' $versions 'mmrazor==1.0.0' 'ruff<0.18' 'mypy<2.5' >"$constraints"
+printf '%s\n' "torch==$after" "$numpy" 'setuptools>=77,<81' $versions 'mmrazor==1.0.0' 'ruff<0.18' 'mypy<2.5' >"$constraints"
 
 [ -z "$before" ] || [ "$before" = "$after" ] || in_venv -m pip uninstall --quiet --yes "$mmcv"
 if ! operators_work; then

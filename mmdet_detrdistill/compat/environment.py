@@ -50,6 +50,19 @@ def needs_pkg_resources() -> bool:
     return False
 
 
+def numpy_problem() -> Optional[str]:
+    """Why tensors cannot become arrays, or None: PyTorch before 2.3 was built for NumPy 1."""
+    import numpy
+    import torch
+
+    try:
+        torch.zeros(1).numpy()
+    except RuntimeError as error:
+        versions = f'PyTorch {torch.__version__} cannot use NumPy {numpy.__version__} ({error})'
+        return f"{versions}: pip install 'numpy<2', or take PyTorch 2.3 or later"
+    return None
+
+
 def operator_problem() -> Optional[str]:
     """Why MMCV's compiled operators cannot be used, or None."""
     if not is_present('mmcv._ext'):
@@ -72,6 +85,7 @@ def find_problems() -> List[str]:
     """Everything that is wrong with the installation, each with its remedy; [] when nothing is."""
     missing = [name for name in PARTS if not is_present(name)]
     problems = [f'{name} is not installed: pip install {PARTS[name]}' for name in missing]
+    problems += filter(None, [numpy_problem()])
     if 'mmengine' not in missing:
         problem = import_problem('mmengine')
         if problem:

@@ -97,6 +97,20 @@ def test_setuptools_without_pkg_resources():
     assert "pip install 'setuptools<81'" in problem
 
 
+def test_numpy_2_with_a_pytorch_that_was_built_for_numpy_1():
+    fails = """
+import numpy, torch
+
+def no_array(tensor):  # what such a PyTorch does
+    raise RuntimeError('Numpy is not available')
+
+numpy.__version__, torch.__version__, torch.Tensor.numpy = '2.0.2', '2.2.2', no_array
+"""
+    (problem,) = problems_without(before=fails)
+    assert 'PyTorch 2.2.2 cannot use NumPy 2.0.2' in problem
+    assert "pip install 'numpy<2'" in problem
+
+
 def test_missing_system_library():
     fails = """
 class NoLibrary:
