@@ -120,6 +120,22 @@ def browser():
         started.close()
 
 
+# words of each chart that leave it or lie on another; tables that do not fit their place
+BADLY_PLACED = """() => [...document.querySelectorAll('figure svg')].flatMap(svg => {
+    const frame = svg.getBoundingClientRect();
+    const words = [...svg.querySelectorAll('text')];
+    const boxes = words.map(e => e.getBoundingClientRect());
+    const inside = a => a.left > frame.left - 1 && a.right < frame.right + 1 &&
+        a.top > frame.top - 1 && a.bottom < frame.bottom + 1;
+    const apart = (a, b) => a.right < b.left + 1 || b.right < a.left + 1 ||
+        a.bottom < b.top + 1 || b.bottom < a.top + 1;
+    return words.filter((_, i) => !inside(boxes[i]) ||
+        boxes.some((other, j) => i < j && !apart(boxes[i], other))).map(e => e.textContent);
+})"""
+CUT_TABLES = """() => [...document.querySelectorAll('.wide')].filter(
+    e => e.scrollWidth > e.clientWidth).map(e => e.previousElementSibling.textContent)"""
+
+
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 @pytest.mark.parametrize('width', [390, 1100])
 def test_page_in_a_browser(page, browser, width, scheme):
@@ -141,6 +157,9 @@ def test_page_in_a_browser(page, browser, width, scheme):
     assert len(sizes) >= 8
     assert min(sizes) > 200
     assert tab.evaluate('document.documentElement.scrollWidth') <= width
+    assert tab.evaluate(BADLY_PLACED) == []
+    assert 'Card' not in tab.evaluate(CUT_TABLES)
+    assert width < 1100 or tab.evaluate(CUT_TABLES) == []
     background = tab.evaluate('getComputedStyle(document.body).backgroundColor')
     level = int(re.findall(r'\d+', background)[0])
     assert level > 200 if scheme == 'light' else level < 60

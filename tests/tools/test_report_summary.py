@@ -48,6 +48,18 @@ def test_roles_groups_and_gains_by_value(pair):
     ]
 
 
+def test_a_gain_of_unequal_training_says_so(pair, tmp_path):
+    """2 epochs alone; 3 of one distilled seed, which is not finished or trained longer."""
+    model = distillation(pair[0])
+    longer = work_dir(tmp_path, 'distilled9', model, [0.1, 0.2, 0.3], seed=0)
+    found = report_of([pair[1], longer])
+    assert found.gains[0]['unequal_epochs'] == [(3, 2)]
+    assert found.table.endswith(
+        'gain of student distilled: +10.0 mAP (one seed), '
+        'not at equal training: 3 epochs against 2 alone'
+    )
+
+
 def test_class_gains_pair_equal_seeds(pair):
     """cat 5, 4, 6; dog 0, 10, 20."""
     found = report_of(pair)

@@ -92,6 +92,7 @@ def new_axes(width: float, height: float, xlabel: str, ylabel: str) -> Tuple[Any
     axes.set_ylabel(ylabel)
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(alpha=0.25, color=TEXT)
+    axes.set_axisbelow(True)
     return figure, axes
 
 

@@ -59,21 +59,27 @@ def baseline_of(group: Group, groups: Sequence[Group]) -> Optional[Group]:
 
 
 def gains(groups: Sequence[Group]) -> List[Dict[str, Any]]:
-    """Gain in mAP of each distilled group over its student alone, seed by seed."""
+    """Gain in mAP of each distilled group over its student alone, seed by seed.
+
+    `unequal_epochs` has the pairs (distilled, alone) of runs that were trained unequally long.
+    """
     found = []
     for group in groups:
         base = baseline_of(group, groups) if group.role == 'distilled' else None
         if base is None:
             continue
-        alone = {run.seed: run.final.get('mAP') for run in base.runs}
-        per_seed = {
-            run.seed: round(run.final['mAP'] - alone[run.seed], 1)
+        alone = {run.seed: run.curve[-1] for run in base.runs if 'mAP' in run.final}
+        pairs = {
+            run.seed: (run.curve[-1], alone[run.seed])
             for run in group.runs
-            if 'mAP' in run.final and alone.get(run.seed) is not None
+            if 'mAP' in run.final and run.seed in alone
         }
+        per_seed = {seed: round(a['mAP'] - b['mAP'], 1) for seed, (a, b) in pairs.items()}
         if per_seed:
-            values = list(per_seed.values())
-            found.append({'label': group.label, 'per_seed': per_seed, **spread(values)})
+            gain = {'label': group.label, 'per_seed': per_seed, **spread(list(per_seed.values()))}
+            epochs = {(a['epoch'], b['epoch']) for a, b in pairs.values()}
+            unequal = sorted(pair for pair in epochs if pair[0] != pair[1])
+            found.append({**gain, 'unequal_epochs': unequal} if unequal else gain)
     return found
 
 
@@ -123,6 +129,9 @@ def sentences(found: Sequence[Dict[str, Any]]) -> List[str]:
             text += f'per seed {seeds})'
         else:
             text += '(one seed)'
+        if 'unequal_epochs' in gain:
+            pairs = ', '.join(f'{a} epochs against {b} alone' for a, b in gain['unequal_epochs'])
+            text += f', not at equal training: {pairs}'
         lines.append(text)
     return lines
 
