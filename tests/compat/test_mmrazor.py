@@ -17,16 +17,38 @@ mmcv.__version__ = '2.3.6'  # what onedl-mmcv reports; its mmdet asserts nothing
 import mmdet_detrdistill, mmrazor.models
 print(mmcv.__version__, mmrazor.__version__)
 """
-WORKING_QUANTIZATION = """
+STAND_IN = """
 import sys, types
 name = 'mmrazor.structures.quantization'
 real = types.ModuleType(name)
 real.BackendConfigs = real.QConfigHandler = 'real'
 sys.modules[name] = real
+"""
+WORKING_QUANTIZATION = f"""
+{STAND_IN}
 import mmdet_detrdistill, mmrazor.models
 assert sys.modules[name] is real
 assert mmrazor.models.quantizers.academic_quantizer.BackendConfigs == 'real'
 print('kept')
+"""
+BESIDE_OURS = f"""
+{STAND_IN}
+import mmrazor.models, mmrazor.engine, mmrazor.registry
+from mmengine.registry import DefaultScope, Registry
+
+def registered():
+    own = vars(mmrazor.registry).items()
+    kinds = [(name, kind) for name, kind in own if isinstance(kind, Registry)]
+    return {{(name, key): part for name, kind in kinds for key, part in kind.module_dict.items()}}
+
+before = registered()
+import mmdet_detrdistill
+after = registered()
+assert len(before) > 200
+print(*sorted(key for key, part in before.items() if after.get(key) is not part))
+print(all(part.__module__.startswith('mmdet_detrdistill.') for key, part in after.items()
+          if key not in before), len(after) > len(before))
+print(DefaultScope.get_current_instance())
 """
 
 
@@ -47,6 +69,10 @@ def test_second_call_changes_nothing():
 
 def test_working_quantization_is_not_replaced():
     assert run_python(WORKING_QUANTIZATION).strip() == 'kept'
+
+
+def test_registered_classes_and_scope_stay_as_they_were():
+    assert run_python(BESIDE_OURS).split('\n') == ['', 'True True', 'None', '']
 
 
 def test_placeholder_refuses_every_use():
