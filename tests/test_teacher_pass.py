@@ -41,6 +41,7 @@ def plain():
     [
         (dict(channels_last=True), 1e-4),
         (dict(autocast='bfloat16'), 0.1),
+        (dict(autocast='float16'), 0.02),
         (dict(compile=dict(backend='aot_eager', dynamic=True)), 1e-4),
     ],
 )
