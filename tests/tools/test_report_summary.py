@@ -78,7 +78,13 @@ def test_table_of_one_and_of_several_seeds(pair):
     assert one.endswith('gain of student distilled: +5.0 mAP (one seed)')
     several = report_of(pair).table
     assert '22.0 ± 2.0' in several
+    assert '±' not in one
     assert '(std 1.0, min +4.0, max +6.0; per seed +5.0, +4.0, +6.0)' in several
+
+
+def test_equal_scores_of_two_seeds_have_a_spread_of_zero(pair, tmp_path):
+    more = work_dir(tmp_path, 'alone7', STUDENT, [0.1, 0.2], seed=7)
+    assert '20.0 ± 0.0' in report_of([pair[1], more, pair[2]]).table
 
 
 def test_teacher_is_found_by_its_checkpoint(pair):

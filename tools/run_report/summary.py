@@ -98,11 +98,11 @@ def class_gains(group: Group, groups: Sequence[Group]) -> Dict[str, Dict[str, fl
     return {name: spread(values) for name, values in differences.items()}
 
 
-def number(value: Optional[Dict[str, float]]) -> str:
+def number(value: Optional[Dict[str, float]], several: bool) -> str:
     """Mean and, of several seeds, standard deviation; `-` when there is nothing to measure."""
     if value is None or value['max'] < 0:
         return '-'
-    deviation = f' ± {value["std"]:.1f}' if value['std'] else ''
+    deviation = f' ± {value["std"]:.1f}' if several else ''
     return f'{value["mean"]:.1f}{deviation}'
 
 
@@ -110,7 +110,8 @@ def rows(summary: Sequence[Dict[str, Any]]) -> List[List[str]]:
     """The table's cells, with a head."""
     found = [['', 'epochs', *METRICS, 'minutes', 'seeds']]
     for entry in summary:
-        cells = [number(entry['metrics'].get(name)) for name in METRICS]
+        several = len(entry['seeds']) > 1
+        cells = [number(entry['metrics'].get(name), several) for name in METRICS]
         minutes = '-' if entry['minutes'] is None else f'{entry["minutes"]:.1f}'
         seeds = ', '.join('?' if seed is None else str(seed) for seed in entry['seeds'])
         epochs = '-' if entry['epochs'] is None else str(entry['epochs'])
