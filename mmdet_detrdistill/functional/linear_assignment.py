@@ -20,7 +20,7 @@ PADDED_SHARE = 0.1
 
 
 def solve_chains(chains: Sequence[Sequence[np.ndarray]]) -> List[List[Pairs]]:
-    """Cheapest one-to-one assignments; with Numba installed in threads, else by SciPy in turn.
+    """Cheapest one-to-one assignments, in threads; by Numba where it is installed, else by SciPy.
 
     Args:
         chains: lists of finite cost matrices (n, m). Problems of one chain should be alike, such as
@@ -31,14 +31,17 @@ def solve_chains(chains: Sequence[Sequence[np.ndarray]]) -> List[List[Pairs]]:
         Per problem the matched rows and columns, min(n, m) each. The optimum is exact; among
         equally cheap assignments any may be found.
     """
-    if assign_rows is None:
-        return [[linear_sum_assignment(cost) for cost in chain] for chain in chains]
+    solve = _solve_by_scipy if assign_rows is None else _solve_compiled
     if len(chains) == 1:
-        return [_solve_chain(chains[0])]
-    return list(_threads().map(_solve_chain, chains))
+        return [solve(chains[0])]
+    return list(_threads().map(solve, chains))
 
 
-def _solve_chain(chain: Sequence[np.ndarray]) -> List[Pairs]:
+def _solve_by_scipy(chain: Sequence[np.ndarray]) -> List[Pairs]:
+    return [linear_sum_assignment(cost) for cost in chain]
+
+
+def _solve_compiled(chain: Sequence[np.ndarray]) -> List[Pairs]:
     found, duals = [], np.zeros(0)
     for cost in chain:
         wide = cost.shape[0] <= cost.shape[1]
