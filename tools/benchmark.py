@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
@@ -202,13 +203,11 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
         f'{Path(args.config).name}: {args.images} x {args.size[0]} x {args.size[1]}, {args.device}'
     )
     report = dict(sweep=sweep(config, args)) if args.sweep else measure(config, args)
-    device = (
-        torch.cuda.get_device_name() if args.device.startswith('cuda') else platform.processor()
-    )
+    device = torch.cuda.get_device_name() if args.device.startswith('cuda') else platform.machine()
     report['setting'] = dict(
         config=Path(args.config).name, size=args.size, images=args.images, objects=args.objects,
         clock=args.clock, device=args.device, name=device,
-        threads=torch.get_num_threads(), torch=torch.__version__,
+        threads=torch.get_num_threads(), torch=torch.__version__, date=time.strftime('%Y-%m-%d'),
     )  # fmt: skip
     if not args.sweep:
         show(report)

@@ -65,6 +65,10 @@ ELSEWHERE += [  # docs/walk.md: the commands of the other pages, with a newcomer
 ELSEWHERE += [  # minutes each
     (r'python tools/benchmark\.py .*', 'tests/tools/test_benchmark.py::test_sweep'),
     (
+        r'python tools/benchmark_prior\.py .*',
+        'tests/tools/test_benchmark.py::test_prior_pass_joined_predicts_the_same',
+    ),
+    (
         r'python tools/benchmark_losses\.py feature',
         'tests/tools/test_benchmark.py::test_feature_forms_have_the_values_of_the_masks',
     ),
