@@ -21,7 +21,9 @@ class LargestStorage(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for value in tree_flatten(result)[0]:
             if isinstance(value, Tensor):
-                self.num_bytes = max(self.num_bytes, value.untyped_storage().nbytes())
+                # PyTorch 1.13 has the typed one only
+                storage = getattr(value, 'untyped_storage', value.storage)()
+                self.num_bytes = max(self.num_bytes, storage.nbytes())
         return result
 
 

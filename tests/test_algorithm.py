@@ -236,6 +236,9 @@ def test_queries_of_another_family_are_refused_by_name():
         )
 
 
+@pytest.mark.skipif(
+    torch.__version__ < '2', reason='group_norm of PyTorch 1.13 takes no bfloat16 on a CPU'
+)
 def test_bfloat16_autocast_changes_little():
     """Matching, boxes and masks stay in float32; only the detectors round more coarsely."""
     model = distill('deformable', LOSSES)

@@ -132,7 +132,18 @@ def _read(path: str) -> Any:
     if hasattr(torch.serialization, 'add_safe_globals'):
         allow_checkpoint_types()
         return torch.load(path, map_location='cpu', weights_only=True)
+    if torch.__version__ < '2':  # its torch.load takes pickle itself, whatever it is given
+        return _read_restricted(path, torch.serialization)
     return torch.load(path, map_location='cpu', pickle_module=restricted_pickle())
+
+
+def _read_restricted(path: str, reader: Any) -> Any:
+    """What `torch.load` of PyTorch 1.13 does with a `pickle_module`, but for overwriting it."""
+    with open(path, 'rb') as file:
+        if not reader._is_zipfile(file):
+            return reader._legacy_load(file, 'cpu', restricted_pickle(), encoding='utf-8')
+        with reader._open_zipfile_reader(file) as archive:
+            return reader._load(archive, 'cpu', restricted_pickle(), encoding='utf-8')
 
 
 def load_checkpoint_file(path_or_url: str) -> Dict[str, Any]:

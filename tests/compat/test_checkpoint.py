@@ -24,16 +24,20 @@ def runner_checkpoint(tmp_path_factory) -> str:
     return str(work_dir / 'epoch_1.pth')
 
 
-@pytest.fixture
-def read_as_before_torch_2_4(monkeypatch):
-    """Reads as on a PyTorch without a list of allowed types."""
+@pytest.fixture(params=['2.3', '1.13'])
+def read_as_before_torch_2_4(request, monkeypatch):
+    """Reads as on a PyTorch without a list of allowed types; 1.13 ignores `pickle_module`."""
 
     def read(path):
         return torch.load(
             path, pickle_module=checkpoint_module.restricted_pickle(), weights_only=False
         )
 
-    monkeypatch.setattr(checkpoint_module, '_read', read)
+    def read_by_1_13(path):
+        return checkpoint_module._read_restricted(path, torch.serialization)
+
+    old = request.param == '1.13' or torch.__version__ < '2'
+    monkeypatch.setattr(checkpoint_module, '_read', read_by_1_13 if old else read)
 
 
 def assert_runner_checkpoint(checkpoint):
