@@ -9,7 +9,7 @@ import os
 import os.path as osp
 import pickle
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, List, Sequence
@@ -47,7 +47,7 @@ def _statistic(owner: Any, name: str) -> Any:
 
 @lru_cache(maxsize=None)
 def checkpoint_types() -> List[Any]:
-    """What MMEngine's checkpoints hold and PyTorch does not allow by itself."""
+    """What MMEngine's checkpoints hold and some PyTorch does not allow by itself."""
     from mmengine.logging.history_buffer import HistoryBuffer
 
     kinds = ('?', 'i1', 'u1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8')
@@ -62,7 +62,7 @@ def checkpoint_types() -> List[Any]:
         for module in ('numpy.core.multiarray', 'numpy._core.multiarray')  # NumPy 1 and 2
     ]
     renamed += [_under_name(_statistic, f'{name}.getattr') for name in ('builtins', '__builtin__')]
-    return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *renamed]
+    return [HistoryBuffer, Counter, np.ndarray, np.dtype, *dtypes, *renamed]
 
 
 def allow_checkpoint_types() -> None:

@@ -18,9 +18,10 @@ from tests.toy_training import toy_runner
 
 @pytest.fixture(scope='module')
 def runner_checkpoint(tmp_path_factory) -> str:
-    """What MMEngine's runner writes after one epoch."""
+    """What MMEngine's runner writes after one epoch; the schedule holds a Counter."""
     work_dir = tmp_path_factory.mktemp('toy')
-    toy_runner(work_dir, epochs=1).train()
+    schedule = {'type': 'MultiStepLR', 'by_epoch': True, 'milestones': [1]}
+    toy_runner(work_dir, epochs=1, param_scheduler=schedule).train()
     return str(work_dir / 'epoch_1.pth')
 
 
