@@ -87,7 +87,7 @@ class TeacherPass:
             2.2 or later.
 
     Raises:
-        ValueError: another dtype.
+        ValueError: another dtype, or `compile` with an older PyTorch.
     """
 
     def __init__(
@@ -108,6 +108,10 @@ class TeacherPass:
         if channels_last:
             backbone.to(memory_format=torch.channels_last)
         if compile is not None:
+            if not hasattr(backbone, 'compile'):
+                raise ValueError(
+                    f'teacher_pass.compile needs PyTorch 2.2 or later; this is {torch.__version__}'
+                )
             backbone.compile(**compile)
 
     @torch.no_grad()

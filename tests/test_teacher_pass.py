@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
@@ -81,6 +80,10 @@ def test_half_precision_teacher_of_a_full_precision_student():
 @pytest.mark.skipif(shutil.which('g++') is None, reason='Inductor needs g++')
 def test_teacher_compiled_by_inductor_gives_close_losses():
     """Really compiled; the backbone has one stage only, for g++ takes a second per kernel."""
+    if not hasattr(torch.nn.Module, 'compile'):
+        pytest.skip('PyTorch 2.2 and later compile a module')
+    from torch._dynamo.utils import counters
+
     config = tiny_config('detr')
     config.backbone.update(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
     config.neck.in_channels = [8]
@@ -144,3 +147,9 @@ def test_the_teacher_runs_before_the_students_graph_exists():
         detector.backbone.register_forward_hook(lambda *_, n=name: order.append(n))
     model.loss(*batch())
     assert order == ['teacher', 'student']
+
+
+def test_compile_on_old_torch_is_refused(monkeypatch):
+    monkeypatch.delattr(torch.nn.Module, 'compile', raising=False)
+    with pytest.raises(ValueError, match=r'teacher_pass\.compile needs PyTorch 2\.2'):
+        distill(PAPER, teacher_pass=dict(compile={}))

@@ -12,19 +12,21 @@ import multiprocessing
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 from unittest.mock import patch
 
 import torch
-import torch._dynamo  # every optimizer imports it: once is enough
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from mmdet_detrdistill.registration import register
 from tests.detectors import build, tiny_config
+
+with suppress(ImportError):  # not in PyTorch 1.13
+    import torch._dynamo  # noqa: F401  every optimizer imports it: once is enough
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ('circle', 'hexagon', 'ring')
