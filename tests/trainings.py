@@ -26,7 +26,7 @@ from mmdet_detrdistill.registration import register
 from tests.detectors import build, tiny_config
 
 with suppress(ImportError):  # not in PyTorch 1.13
-    import torch._dynamo  # noqa: F401  every optimizer imports it: once is enough
+    import torch._dynamo  # every optimizer imports it: once is enough
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ('circle', 'hexagon', 'ring')
