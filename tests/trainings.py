@@ -22,6 +22,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from mmdet_detrdistill.compat.checkpoint import load_checkpoint_file
 from mmdet_detrdistill.registration import register
 from tests.detectors import build, tiny_config
 
@@ -227,7 +228,7 @@ def unformatted_configs() -> Iterator[None]:
 
 def differences(first: Path, second: Path) -> Dict[str, float]:
     """Largest absolute difference of each weight that is not bitwise the same."""
-    states = [torch.load(path, weights_only=True)['state_dict'] for path in (first, second)]
+    states = [load_checkpoint_file(str(path))['state_dict'] for path in (first, second)]
     assert list(states[0]) == list(states[1])
     return {
         name: float((value.double() - states[1][name].double()).abs().max())
