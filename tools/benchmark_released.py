@@ -1,8 +1,9 @@
 """The procedure of DETRDistill's released code, for comparison only; nothing of it is shipped.
 
 The same losses as `preset='released'`, made as the released code makes them: a second encoder pass
-for the teacher's queries, one SciPy call and one transfer per stage and image, a mask (B, N, H, W)
-per stage and level, and a new matching of the second pass by MMDetection's assigner.
+for the teacher's queries, one SciPy call and one transfer per stage and image, masks (B, 100, H, W)
+of the best scores per stage and level, and a new matching of the second pass by MMDetection's
+assigner. Left out: its contrastive term, and an assignment of the teacher that it makes for nothing.
 """
 
 from typing import Any, Dict, List
@@ -23,10 +24,11 @@ from mmdet_detrdistill.functional import (
     foreground_probs,
     iou_and_giou,
     matching_cost,
-    query_quality,
     soft_targets,
 )
 from mmdet_detrdistill.pair import DistillPair
+
+TOP_SCORES = 100  # of an image: max_per_img in the released configs
 
 
 def released_losses(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Tensor]:
@@ -67,20 +69,31 @@ def _logits(model: DETRDistill, walk: Walk, teacher_walk: Walk) -> Tensor:
 def _features(model: DETRDistill, walk: Walk, teacher_walk: Walk, samples: List[Any]) -> Tensor:
     outputs = teacher_walk.outputs
     probs = foreground_probs(outputs.logits, model.teacher_adapter.activation)
-    quality = query_quality(probs, outputs.boxes, ground_truth(samples)[1], quality='max_iou')
+    flat = probs.flatten(2)
+    scores, best = flat.topk(min(TOP_SCORES, flat.shape[-1]), dim=-1)
+    rows = (best // probs.shape[-1]).unsqueeze(-1)  # of (query, class) the query, again and again
+
+    def picked(values: Tensor) -> Tensor:
+        return values.gather(2, rows.expand(-1, -1, -1, values.shape[-1]))
+
+    corners = cxcywh_to_xyxy(picked(outputs.boxes))
+    for image, objects in enumerate(ground_truth(samples)[1]):
+        if objects.shape[0]:
+            iou, _ = iou_and_giou(corners[:, image].unsqueeze(-2), cxcywh_to_xyxy(objects))
+            scores[:, image] *= iou.amax(-1)
     phi = model.distiller.pair_losses['loss_feature_kd'].phi
     return masked_error(
         [phi(level) for level in walk.state.features],
         teacher_walk.state.features,
-        outputs.hidden_states,
-        quality,
+        picked(outputs.hidden_states),
+        scores,
     )
 
 
 def masked_error(
     student: List[Tensor], teacher: List[Tensor], queries: Tensor, quality: Tensor
 ) -> Tensor:
-    """Released form of the feature loss with a mask (B, N, H, W) for each stage and level."""
+    """Released form of the feature loss with masks (B, N, H, W) for each stage and level."""
     total = student[0].new_zeros(())
     for stage_queries, stage_quality in zip(queries, quality):
         for own, other in zip(student, teacher):

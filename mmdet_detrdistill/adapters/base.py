@@ -207,23 +207,21 @@ class DetectorAdapter:
         return assignment
 
     def criterion(self) -> SetCriterion:
-        """The head's own three loss terms, for `functional.assign_kd`."""
+        """The head's own three loss terms per query, for `functional.assign_kd`."""
         head = self.head
 
-        def classify(logits: Tensor, labels: Tensor, iou: Tensor, weights: Tensor, avg: Tensor):
-            target = (labels, iou) if isinstance(head.loss_cls, QualityFocalLoss) else labels
-            return head.loss_cls(logits, target, weights, avg_factor=avg)
+        def per_query(loss: nn.Module, *inputs: Any) -> Tensor:
+            values: Tensor = loss(*inputs, reduction_override='none')
+            return values if values.dim() == 1 else values.flatten(1).sum(1)
 
-        def weigh(loss: nn.Module, boxes: Tensor, goals: Tensor, weights: Tensor, avg: Tensor):
-            # With weights, MMDetection's box losses ask whether any is positive: a GPU would halt.
-            each = loss(boxes, goals, reduction_override='none')
-            weights = weights if each.dim() == weights.dim() else weights.mean(-1)
-            return (each * weights).sum() / (avg + torch.finfo(torch.float32).eps)
+        def classify(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
+            target = (labels, iou) if isinstance(head.loss_cls, QualityFocalLoss) else labels
+            return per_query(head.loss_cls, logits, target)
 
         return SetCriterion(
             cls=classify,
-            bbox=partial(weigh, head.loss_bbox),
-            iou=partial(weigh, head.loss_iou),
+            bbox=partial(per_query, head.loss_bbox),
+            iou=partial(per_query, head.loss_iou),
             background_weight=float(head.bg_cls_weight),
         )
 

@@ -9,7 +9,7 @@ from .boxes import clamp_to_image
 from .classes import soft_targets
 from .contrast import contrast
 from .matching import match_sets, matching_cost, name_non_finite
-from .pair_terms import Reduce, TermWeights, mean_over, pair_terms
+from .pair_terms import Reduce, TermWeights, count, means_over, pair_terms
 from .stages import add_terms, pick_stages, stage_pairs
 
 MATCHINGS = ('separate', 'joint')
@@ -155,8 +155,9 @@ def logits_kd(
         if contrast_weight and student_embeds is not None and teacher_embeds is not None:
             own = pick_stages(student_embeds, pairs.student)
             other = pick_stages(teacher_embeds, pairs.teacher)
-            value = mean_over(contrast(own, other, matched), matched >= 0, pairs.factors, reduce)
-            add_terms(losses, dict(contrast=contrast_weight * value))
+            value = {'contrast': contrast_weight * contrast(own, other, matched)}
+            normalisers = count(matched >= 0, own.dtype, reduce)
+            add_terms(losses, means_over(value, matched >= 0, normalisers, pairs.factors))
         add_terms(losses, dict(entropy=terms.pop('entropy')) if 'entropy' in terms else {})
         add_terms(losses, {prefix + name: value for name, value in terms.items()})
     return losses

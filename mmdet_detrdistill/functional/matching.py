@@ -97,6 +97,7 @@ def match_sets(
     ]
     costs, keep_rows, *keep_columns = to_arrays([cost.detach(), rows, *columns])
     finite = np.isfinite(costs)
+    all_finite = bool(finite.all())
     chains, places = [], []
     for number, keep in enumerate(keep_columns):
         for image in range(num_images):
@@ -105,7 +106,7 @@ def match_sets(
                 for stage in range(num_stages)
             ]
             for stage, (row_ids, column_ids) in enumerate(ids):
-                if not _part(finite[stage, image], row_ids, column_ids).all():
+                if not (all_finite or _part(finite[stage, image], row_ids, column_ids).all()):
                     raise ValueError(
                         f'matching cost is NaN or infinite at stage {stage}, image {image}'
                     )

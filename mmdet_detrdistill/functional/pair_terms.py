@@ -65,28 +65,43 @@ def pair_terms(
     rows = matched.clamp(min=0).unsqueeze(-1)
     boxes = student_boxes.gather(2, rows.expand(-1, -1, -1, 4))
     _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(goals))
-    distance = (boxes - goals).abs().sum(-1)
-    terms = {
-        'bbox': weights.bbox * mean_over(distance, pair_mask, factors, reduce),
-        'giou': weights.giou * mean_over(1 - giou, pair_mask, factors, reduce),
+    values = {
+        'bbox': weights.bbox * (boxes - goals).abs().sum(-1),
+        'giou': weights.giou * (1 - giou),
     }
+    terms = means_over(values, pair_mask, count(pair_mask, goals.dtype, reduce), factors)
     if cls_mask is not None:
         cls_mask = pair_mask & cls_mask
         logits = student_logits.gather(2, rows.expand(-1, -1, -1, student_logits.shape[-1]))
-        divergence = class_divergence(logits, targets, activation)
-        entropy = target_entropy(targets, activation)
-        terms['cls'] = weights.cls * mean_over(divergence, cls_mask, factors, reduce)
-        terms['entropy'] = weights.cls * mean_over(entropy, cls_mask, factors, reduce)
+        values = {
+            'cls': weights.cls * class_divergence(logits, targets, activation),
+            'entropy': weights.cls * target_entropy(targets, activation),
+        }
+        found = means_over(values, cls_mask, count(cls_mask, targets.dtype, reduce), factors)
+        terms.update(cls=found['cls'], entropy=found['entropy'].detach())
     return terms
 
 
-def mean_over(values: Tensor, mask: Tensor, factors: Tuple[float, ...], reduce: Reduce) -> Tensor:
-    """Sum over P of factor * (sum of masked values / number of True, averaged over processes).
+def count(mask: Tensor, dtype: torch.dtype, reduce: Reduce) -> Tensor:
+    """True entries of a mask (P, B, N), averaged over processes, as normalisers (P,)."""
+    return nonzero(reduce(mask.sum((1, 2)).to(dtype)))
+
+
+def means_over(
+    terms: Dict[str, Tensor], mask: Tensor, normalisers: Tensor, factors: Tuple[float, ...]
+) -> Dict[str, Tensor]:
+    """Each term as the sum over P of factor * (sum of masked values / normaliser), 0-d.
 
     Args:
-        values: (P, B, N); `mask`: (P, B, N) bool; `factors`: P numbers.
+        terms: T tensors (P, B, N).
+        mask: (P, B, N) bool, or (T, P, B, N), one per term.
+        normalisers: (P,), or (T, P).
+        factors: P numbers.
     """
-    counts = nonzero(reduce(mask.sum((1, 2)).to(values.dtype)))
-    sums = values.masked_fill(~mask, 0).sum((1, 2))
-    means = (sums / counts).unbind()
-    return torch.stack([factor * mean for factor, mean in zip(factors, means)]).sum()
+    sums = torch.stack(list(terms.values())).masked_fill(~mask, 0).sum((2, 3))
+    means = sums / normalisers
+    if len(set(factors)) == 1:
+        totals = factors[0] * means.sum(1)
+    else:  # a tensor of the factors would halt a GPU
+        totals = torch.stack([f * mean for f, mean in zip(factors, means.unbind(1))]).sum(0)
+    return dict(zip(terms, totals.unbind()))

@@ -125,7 +125,7 @@ class Draw:
 
 
 class Recorder:
-    """A criterion of `assign_kd` that notes what it is called with."""
+    """A criterion of `assign_kd` that notes what it is called with; a query costs 1."""
 
     def __init__(self, background_weight=0.0):
         self.cls, self.bbox, self.iou = [], [], []
@@ -137,6 +137,6 @@ class Recorder:
     def record(calls):
         def term(predictions, *arguments):
             calls.append((predictions, *arguments))
-            return predictions.sum() * 0
+            return predictions.sum(-1) * 0 + 1
 
         return term

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from mmdet_detrdistill.adapters import DetectorAdapter
 from mmdet_detrdistill.functional import SetCriterion, assign_kd
 from tests.functional.cases import Recorder, f64
 from tests.reference import assign_kd_reference
@@ -14,12 +15,11 @@ FOCAL = {'criterion': SetCriterion()}
 BACKGROUND_WEIGHT = 0.1
 
 
-def softmax_loss(logits, labels, iou, weights, avg_factor):
+def softmax_loss(logits, labels, iou):
     """DETR's: cross entropy over K + 1 classes, the last with a small weight."""
     class_weight = torch.ones_like(logits[0])
     class_weight[-1] = BACKGROUND_WEIGHT
-    values = F.cross_entropy(logits, labels, class_weight, reduction='none')
-    return (values * weights).sum() / avg_factor
+    return F.cross_entropy(logits, labels, class_weight, reduction='none')
 
 
 # `num_classes` because a softmax head has one channel more.
@@ -113,16 +113,7 @@ def test_equals_known_limit(draw, kind):
             case.assignment[s, b] = found.gt_inds - 1
     expected = head.loss_by_feat(case.student_logits, case.student_boxes, truth, metas)
 
-    def loss_cls(logits, labels, iou, weights, avg_factor):
-        target = (labels, iou) if kind == 'quality_focal' else labels
-        return head.loss_cls(logits, target, weights, avg_factor=avg_factor)
-
-    def of(loss):
-        return lambda boxes, goals, weights, avg: loss(boxes, goals, weights, avg_factor=avg)
-
-    criterion = SetCriterion(
-        loss_cls, of(head.loss_bbox), of(head.loss_iou), float(head.bg_cls_weight)
-    )
+    criterion = DetectorAdapter.criterion(SimpleNamespace(head=head))
     terms = assign_kd(
         **vars(case), criterion=criterion, num_classes=3, image_sizes=torch.tensor(sizes)
     )
@@ -198,8 +189,8 @@ def test_teacher_gets_no_gradient(draw):
     """What comes from the teacher is an index; the quality handed to the criterion is fixed."""
     case, recorder = draw.assign_case(), Recorder()
     assign_kd(**vars(case), criterion=recorder.criterion)
-    for _, labels, iou, weights, _ in recorder.cls:
-        assert not (labels.requires_grad or iou.requires_grad or weights.requires_grad)
+    ((_, labels, iou),) = recorder.cls
+    assert not (labels.requires_grad or iou.requires_grad)
     total(assign_kd(**vars(case))).backward()
     assert (case.student_logits.grad.abs().sum(-1) > 0).all()
     touched = case.student_boxes.grad.abs().sum(-1) > 0

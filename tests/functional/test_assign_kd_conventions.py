@@ -12,11 +12,10 @@ from tests.functional.test_assign_kd import KINDS, hand_case, total
 def test_convention_minus_one_is_background():
     case, recorder = hand_case(), Recorder()
     assign_kd(**vars(case), criterion=recorder.criterion)
-    ((logits, labels, iou, weights, _),) = recorder.cls
+    ((logits, labels, iou),) = recorder.cls
     assert logits.shape == (2, 1)
     assert labels.tolist() == [0, 1]  # K = 1 classes: background is 1
     assert_close(iou, f64([1 / 3, 0.0]))
-    assert_close(weights, f64([1.0, 1.0]))
 
 
 def test_convention_assignment_is_an_index_into_the_objects_of_the_image():
@@ -31,8 +30,8 @@ def test_convention_assignment_is_an_index_into_the_objects_of_the_image():
         criterion=recorder.criterion,
     )  # fmt: skip
     assert recorder.cls[0][1].tolist() == [1, 3, 2, 3, 0, 3]
-    _, goals, weights, _ = recorder.bbox[0]
-    assert_close(goals[weights[..., 0] > 0][:, 0], torch.tensor([0.1, 0.2, 0.3]))
+    _, goals = recorder.bbox[0]
+    assert_close(goals[:, 0], torch.tensor([0.1, 0.0, 0.2, 0.0, 0.3, 0.0]))
 
 
 def test_convention_softmax_background_is_num_classes(draw):
@@ -47,15 +46,13 @@ def test_convention_bbox_gets_cxcywh_and_iou_corners_in_pixels():
     for image_sizes, scale in ((torch.tensor([[100, 200]]), [200, 100]), (None, [1, 1])):
         recorder = Recorder()
         assign_kd(**vars(hand_case()), criterion=recorder.criterion, image_sizes=image_sizes)
-        boxes, goals, weights, _ = recorder.bbox[0]
-        first = weights[..., 0] > 0
-        assert_close(boxes[first], f64([[0.5, 0.5, 0.2, 0.4]]))
-        assert_close(goals[first], f64([[0.5, 0.5, 0.4, 0.2]]))
-        boxes, goals, weights, _ = recorder.iou[0]
-        first = (weights[..., 0] if weights.dim() == 2 else weights) > 0
+        boxes, goals = recorder.bbox[0]
+        assert_close(boxes[0], f64([0.5, 0.5, 0.2, 0.4]))
+        assert_close(goals[0], f64([0.5, 0.5, 0.4, 0.2]))
+        boxes, goals = recorder.iou[0]
         factor = f64([*scale, *scale])
-        assert_close(boxes[first], f64([[0.4, 0.3, 0.6, 0.7]]) * factor)
-        assert_close(goals[first], f64([[0.3, 0.4, 0.7, 0.6]]) * factor)
+        assert_close(boxes[0], f64([0.4, 0.3, 0.6, 0.7]) * factor)
+        assert_close(goals[0], f64([0.3, 0.4, 0.7, 0.6]) * factor)
 
 
 def test_convention_boxes_are_cxcywh():
@@ -102,25 +99,19 @@ def test_convention_denominators():
     )  # fmt: skip
     seen = []
 
-    def reduce(count):
-        seen.append(count)
-        return count * 2
+    def reduce(counts):
+        seen.append(counts)
+        return counts * 2
 
-    for background_weight in (0.0, 0.5):
-        recorder = Recorder(background_weight)
-        assign_kd(*inputs, criterion=recorder.criterion)
-        assert float(recorder.cls[0][-1]) == 4 + 8 * background_weight
-        assert float(recorder.bbox[0][-1]) == float(recorder.iou[0][-1]) == 4
-        recorder = Recorder(background_weight)
-        assign_kd(*inputs, criterion=recorder.criterion, reduce=reduce)
-        assert float(recorder.cls[0][-1]) == 2 * (4 + 8 * background_weight)
-        assert float(recorder.bbox[0][-1]) == float(recorder.iou[0][-1]) == 8
-        recorder = Recorder(background_weight)
-        assign_kd(*inputs, criterion=recorder.criterion, reduce=lambda count: count * 0)
-        for calls in (recorder.cls, recorder.bbox, recorder.iou):
-            assert float(calls[0][-1]) == 1
-    assert seen
-    assert all(isinstance(count, torch.Tensor) and count.shape == () for count in seen)
+    for weight in (0.0, 0.5):
+        criterion = Recorder(weight).criterion  # every query costs 1
+        for times, options in ((1, {}), (2, dict(reduce=reduce))):
+            expected = dict(cls=12 / (4 + 8 * weight) / times, bbox=1 / times, iou=1 / times)
+            terms = assign_kd(*inputs, criterion=criterion, **options)
+            assert {name: float(value) for name, value in terms.items()} == expected
+        terms = assign_kd(*inputs, criterion=criterion, reduce=lambda counts: counts * 0)
+        assert [float(value) for value in terms.values()] == [12, 4, 4]
+    assert len(seen) == 2  # processes talk to each other once, not once per stage
 
 
 def test_convention_stages_are_summed_and_groups_averaged(draw):
