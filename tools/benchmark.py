@@ -6,7 +6,8 @@
 Any distillation config; random weights and a synthetic batch. In one process and in turn it takes
 (a) the student's own step, (b) the teacher's inference, (c) the distilled step (steps: forward and
 backward; no optimizer), also without the prior pass, and prints medians, the spread and ratios such
-as c / (a + b); then each loss by itself, and peak memory. `--reference` adds the procedure of the
+as c / (a + b); then each loss by itself, peak memory, and how many operations a step is made of
+(kernels, on a GPU). `--reference` adds the procedure of the
 released code.
 """
 
@@ -26,10 +27,10 @@ import torch
 from benchmark_released import released_losses
 from benchmark_steps import (
     Step,
+    footprint,
     make_batch,
     make_model,
     parts,
-    peak_of,
     timed,
     weight_bytes,
     whole_steps,
@@ -74,8 +75,8 @@ def measure(config: Config, args: argparse.Namespace) -> Dict[str, Any]:
     if not args.parts_only:
         report['ratios'] = ratios(report)
         weights = {name: weight_bytes(getattr(model, name)) for name in ('student', 'teacher')}
-        steps = whole_steps(model, *batch)
-        peaks = {name: peak_of(step, args.device) for name, step in steps.items()}
+        found = {name: footprint(step, args.device) for name, step in steps.items()}
+        peaks, report['operations'] = ({n: f[i] for n, f in found.items()} for i in (0, 1))
         base = sum(weights.values()) + peaks['student']
         more = {name: sum(weights.values()) + peaks[name] for name in peaks if name in DISTILLED}
         report['memory'] = dict(
@@ -119,6 +120,8 @@ def show(report: Dict[str, Any]) -> None:
     for name, value in report.get('ratios', {}).items():
         print(f'{name:30s} {value:7.3f}')
     if 'memory' in report:
+        row = ', '.join(f'{name} {count}' for name, count in report['operations'].items())
+        print(f'operations: {row}')
         memory = report['memory']
         for kind in ('weights', 'peaks'):
             row = ', '.join(f'{name} {v / 2**20:.0f}' for name, v in memory[kind].items())

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import torch
 from benchmark_released import masked_error
-from benchmark_steps import PeakMemory
+from benchmark_steps import Footprint
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.registry import DefaultScope
@@ -62,7 +62,7 @@ def cost_of(function: Callable[[], Tensor], leaves: List[Tensor], repeats: int) 
         for leaf in leaves:
             leaf.grad = None
         if repeat == 0:
-            with PeakMemory() as memory:
+            with Footprint() as memory:
                 value = function()
                 forward, memory.peak = memory.peak, memory.live
                 value.backward()

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from benchmark_steps import make_batch, make_model, peak_of, timed
+from benchmark_steps import footprint, make_batch, make_model, timed
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
@@ -101,7 +101,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
         for name, function in functions.items():
             seconds = timed(lambda f=function: step(f), args.device)
             found[name] += [seconds] if repeat else []
-    peaks = {name: peak_of(lambda f=f: step(f), args.device) for name, f in functions.items()}
+    peaks = {name: footprint(lambda f=f: step(f), args.device)[0] for name, f in functions.items()}
     with torch.no_grad():
         logits = {name: function() for name, function in functions.items()}
     report: Dict[str, Any] = dict(seconds=found, peaks=peaks, ratios={}, difference={})

@@ -3,7 +3,7 @@
 The same losses as `preset='released'`, made as the released code makes them: a second encoder pass
 for the teacher's queries, one SciPy call and one transfer per stage and image, masks (B, 100, H, W)
 of the best scores per stage and level, and a new matching of the second pass by MMDetection's
-assigner. Left out: its contrastive term, and an assignment of the teacher that it makes for nothing.
+assigner. Left out are its contrastive term and an assignment of the teacher that nothing reads.
 """
 
 from typing import Any, Dict, List

@@ -22,22 +22,29 @@ from mmdet_detrdistill.pair import DistillPair
 Step = Callable[[], Any]
 
 
-class PeakMemory(TorchDispatchMode):
-    """Bytes of all tensor storages that are made inside and alive at the same time, at their peak.
+class Footprint(TorchDispatchMode):
+    """What is computed inside, on any device.
 
-    Counts what PyTorch allocates, on any device; not the scratch space inside an operator.
+    Attributes:
+        peak: bytes of all tensor storages that are made inside and alive at the same time, at their
+            peak; not the scratch space inside an operator.
+        live: those that are alive now.
+        operations: PyTorch's operations that write to a tensor, views left out: on a GPU about the
+            number of kernels.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = self.peak = 0
+        self.live = self.peak = self.operations = 0
         self.known: Dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         outside = {t.untyped_storage()._cdata for t in tree_flatten((args, kwargs))[0] if _is(t)}
         result = func(*args, **(kwargs or {}))
-        for tensor in filter(_is, tree_flatten(result)[0]):
-            storage = tensor.untyped_storage()
+        made = [t.untyped_storage() for t in filter(_is, tree_flatten(result)[0])]
+        computes = any(storage._cdata not in outside for storage in made)
+        self.operations += computes or func._schema.is_mutable
+        for storage in made:
             key, size = storage._cdata, storage.nbytes()
             if key not in self.known and key not in outside:
                 self.known[key] = weakref.finalize(storage, self._free, key, size)
@@ -213,15 +220,15 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def peak_of(step: Step, device: str) -> int:
-    """Bytes that a step allocates at its peak, gradients included and weights not."""
-    if device.startswith('cuda'):
-        wait(device)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+def footprint(step: Step, device: str) -> Tuple[int, int]:
+    """Bytes that a step allocates at its peak, gradients included and weights not; operations."""
+    with Footprint() as found:
         step()
-        wait(device)
-        return torch.cuda.max_memory_allocated() - before
-    with PeakMemory() as memory:
-        step()
-    return memory.peak
+    if not device.startswith('cuda'):
+        return found.peak, found.operations
+    wait(device)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    wait(device)
+    return torch.cuda.max_memory_allocated() - before, found.operations

@@ -32,9 +32,28 @@ def solve_chains(chains: Sequence[Sequence[np.ndarray]]) -> List[List[Pairs]]:
         equally cheap assignments any may be found.
     """
     solve = _solve_by_scipy if assign_rows is None else _solve_compiled
-    if len(chains) == 1:
-        return [solve(chains[0])]
-    return list(_threads().map(solve, chains))
+    pieces = [_pieces(chain, count) for chain, count in zip(chains, _num_pieces(chains, _cores()))]
+    everything = [piece for chain in pieces for piece in chain]
+    if len(everything) == 1:
+        return [solve(everything[0])]
+    solved = _threads().map(solve, everything)
+    return [[pairs for _ in chain for pairs in next(solved)] for chain in pieces]
+
+
+def _num_pieces(chains: Sequence[Sequence[np.ndarray]], num_threads: int) -> List[int]:
+    """Into how many pieces each chain is cut: a cold start costs less than an idle thread.
+
+    The small chains beside large ones, such as the positives beside the negatives, do not count.
+    """
+    work = [sum(cost.size for cost in chain) for chain in chains]
+    large = [2 * size > max(work, default=0) for size in work]
+    share = max(1, num_threads // max(1, sum(large)))
+    return [min(share, len(chain)) if big else 1 for big, chain in zip(large, chains)]
+
+
+def _pieces(chain: Sequence[np.ndarray], count: int) -> List[Sequence[np.ndarray]]:
+    ends = [len(chain) * number // count for number in range(count + 1)]
+    return [chain[start:end] for start, end in zip(ends, ends[1:])]
 
 
 def _solve_by_scipy(chain: Sequence[np.ndarray]) -> List[Pairs]:
@@ -59,9 +78,15 @@ def _solve_compiled(chain: Sequence[np.ndarray]) -> List[Pairs]:
 
 
 @lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
+def _cores() -> int:
+    """Cores for this process; those of a machine are shared by its training processes."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         cores = os.cpu_count() or 1
-    return ThreadPoolExecutor(max(1, cores), thread_name_prefix='assignment')
+    return max(1, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))  # set by torchrun
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_cores(), thread_name_prefix='assignment')

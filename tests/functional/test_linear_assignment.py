@@ -35,6 +35,30 @@ def test_equals_scipy(shape):
             np.testing.assert_allclose(total(cost, (rows, columns)), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize('cores', [1, 2, 3, 64])
+def test_chains_are_cut_where_threads_would_idle(monkeypatch, cores):
+    """The negatives of two images, the few positives beside them: the order is kept."""
+    chains = [chain((3, 30), 0), chain((30, 30), 1), chain((3, 30), 2), chain((30, 30), 3)]
+    counts = linear_assignment._num_pieces(chains, cores)
+    large = min(3, max(1, cores // 2))
+    assert counts == [1, large, 1, large]
+    monkeypatch.setattr(linear_assignment, '_cores', lambda: cores)
+    for costs, found in zip(chains, solve_chains(chains)):
+        assert len(found) == len(costs)
+        for cost, pairs in zip(costs, found):
+            expected = total(cost, linear_sum_assignment(cost))
+            np.testing.assert_allclose(total(cost, pairs), expected, rtol=1e-6)
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch):
+    linear_assignment._cores.cache_clear()
+    alone = linear_assignment._cores()
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(alone))
+    linear_assignment._cores.cache_clear()
+    assert linear_assignment._cores() == 1
+    linear_assignment._cores.cache_clear()
+
+
 def test_shapes_may_change_within_a_chain():
     """Positives differ from stage to stage: prices of other columns are not taken over."""
     shapes = [(20, 20), (20, 19), (18, 20), (20, 20), (3, 20), (20, 20), (10, 20), (14, 20)]

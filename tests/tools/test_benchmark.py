@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmdet_detrdistill import functional
 from tests.detectors import batch, tiny
+from tests.functional.cases import Draw
 from tests.stepping import load, shrink
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +90,30 @@ def test_memory_is_that_of_the_weights_and_peaks(report):
     assert report['setting']['images'] == 1
 
 
+def test_operations_are_counted(report):
+    count = report['operations']
+    base = count['student'] + count['teacher']
+    assert base < count['no_prior'] < count['distilled'] < count['released']
+
+
+@pytest.mark.parametrize('name', ['logits_kd', 'feature_kd', 'assign_kd'])
+def test_a_loss_takes_as_many_operations_for_six_stages_as_for_two(name):
+    """Forward and backward: all stages go through one call, or a GPU would wait for its kernels."""
+    make = {'logits_kd': 'logits_case', 'feature_kd': 'feature_case', 'assign_kd': 'assign_case'}
+
+    def operations(stages):
+        options = dict(student_stages=stages, teacher_stages=stages)
+        if name == 'feature_kd':
+            options = dict(stages=stages)
+        case = vars(getattr(Draw(), make[name])(**options))
+        with steps.Footprint() as found:
+            value = getattr(functional, name)(**case)
+            (sum(value.values()) if isinstance(value, dict) else value).backward()
+        return found.operations
+
+    assert operations(6) == operations(2)
+
+
 def test_sweep(config):
     found = benchmark.main([str(config), *SMALL, '--sweep', 'queries=10,20', 'levels=2'])['sweep']
     assert [(row['swept'], row['value']) for row in found] == [
@@ -98,14 +124,16 @@ def test_sweep(config):
         benchmark.parse_sweep(['layers=2'])
 
 
-def test_peak_memory_counts_what_lives_at_the_same_time():
-    with steps.PeakMemory() as memory:
+def test_footprint_counts_what_lives_at_the_same_time_and_what_computes():
+    with steps.Footprint() as found:
         first = torch.ones(100)
         torch.ones(50)  # gone at once
-        second = first + 1
-    assert memory.peak == 800
+        second = first.view(10, 10) + 1
+        first.mul_(2)
+    assert found.peak == 800
+    assert found.operations == 4  # the view computes nothing
     del second
-    assert memory.live == 400
+    assert found.live == 400
 
 
 def test_reference_makes_the_released_losses():
