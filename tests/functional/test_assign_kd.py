@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from mmdet_detrdistill.adapters import DetectorAdapter
 from mmdet_detrdistill.functional import SetCriterion, assign_kd
 from tests.functional.cases import Recorder, f64
 from tests.reference import assign_kd_reference
@@ -113,7 +112,17 @@ def test_equals_known_limit(draw, kind):
             case.assignment[s, b] = found.gt_inds - 1
     expected = head.loss_by_feat(case.student_logits, case.student_boxes, truth, metas)
 
-    criterion = DetectorAdapter.criterion(SimpleNamespace(head=head))
+    def loss_cls(logits, labels, iou):
+        target = (labels, iou) if kind == 'quality_focal' else labels
+        values = head.loss_cls(logits, target, reduction_override='none')
+        return values if values.dim() == 1 else values.sum(1)
+
+    criterion = SetCriterion(
+        loss_cls,
+        lambda boxes, goals: head.loss_bbox(boxes, goals, reduction_override='none').sum(1),
+        lambda boxes, goals: head.loss_iou(boxes, goals, reduction_override='none'),
+        float(head.bg_cls_weight),
+    )
     terms = assign_kd(
         **vars(case), criterion=criterion, num_classes=3, image_sizes=torch.tensor(sizes)
     )
