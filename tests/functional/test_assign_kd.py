@@ -80,7 +80,9 @@ def test_non_negative(draw, activation, options, seed):
 def mmdet_head(kind):
     heads = pytest.importorskip('mmdet.models.dense_heads')
     if kind == 'softmax':
-        return heads.DETRHead(num_classes=3, embed_dims=8)
+        # Given, since the head writes into its default.
+        loss = {'type': 'CrossEntropyLoss', 'class_weight': 1.0, 'bg_cls_weight': BACKGROUND_WEIGHT}
+        return heads.DETRHead(num_classes=3, embed_dims=8, loss_cls=loss)
     if kind == 'focal':
         loss = {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 2.0}
         return heads.ConditionalDETRHead(num_classes=3, embed_dims=8, loss_cls=loss)
