@@ -7,8 +7,7 @@ Any distillation config; random weights and a synthetic batch. In one process an
 (a) the student's own step, (b) the teacher's inference, (c) the distilled step (steps: forward and
 backward; no optimizer), also without the prior pass, and prints medians, the spread and ratios such
 as c / (a + b); then each loss by itself, peak memory, and how many operations a step is made of
-(kernels, on a GPU). `--reference` adds the procedure of the
-released code.
+(kernels, on a GPU). `--reference` adds the procedure of the released code.
 """
 
 import argparse

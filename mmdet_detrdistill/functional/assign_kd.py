@@ -93,6 +93,9 @@ def assign_kd(
     Returns:
         0-d tensors `cls`, `bbox`, `iou`, summed over student stages; the box terms are 0 without
         objects.
+
+    Raises:
+        ValueError: unknown pairing.
     """
     background = student_logits.shape[-1] if num_classes is None else num_classes
     pairs = stage_pairs(student_logits.shape[0], assignment.shape[0], pairing)

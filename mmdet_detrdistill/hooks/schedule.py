@@ -1,5 +1,6 @@
 """Warm up, fade or stop a distillation loss over the run."""
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -23,7 +24,7 @@ def interpolate(points: Points, now: float) -> float:
     return first + (last - first) * (now - begin) / (end - begin)
 
 
-class FactorHook(Hook):
+class FactorHook(Hook, ABC):
     """Sets the factors of distillation losses before each iteration, and logs them.
 
     A factor depends on the runner's counter alone, so that it survives a resume. At 0 a loss is
@@ -33,9 +34,9 @@ class FactorHook(Hook):
     def __init__(self, by_epoch: bool = True) -> None:
         self.by_epoch = by_epoch
 
+    @abstractmethod
     def points(self, distiller: Any) -> Dict[str, Points]:
         """The points (time, factor) by name of loss."""
-        raise NotImplementedError
 
     def before_train(self, runner: Any) -> None:
         """KeyError, before the first iteration, when there is no such loss.
