@@ -5,7 +5,7 @@
 
 Any distillation config; random weights and a synthetic batch. In one process and in turn it takes
 (a) the student's own step, (b) the teacher's inference, (c) the distilled step (steps: forward and
-backward; no optimizer), also without the prior pass, and prints medians, the spread and ratios such
+backward; no optimizer), also without the injected pass, prints medians, spread and ratios such
 as c / (a + b); then each loss by itself, peak memory, and how many operations a step is made of
 (kernels, on a GPU). `--reference` adds the procedure of the released code.
 """
@@ -37,8 +37,8 @@ from benchmark_steps import (
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from mmdet_detrdistill.launch import add_common_options, read_config
-from mmdet_detrdistill.teacher import detector_config
+from mmdet_detrdistill.config.launch import add_common_options, read_config
+from mmdet_detrdistill.distillation.teacher import detector_config
 
 SWEEPS = {'queries', 'images', 'stages', 'levels'}
 DISTILLED = ('distilled', 'no_prior')
@@ -99,7 +99,7 @@ def ratios(report: Dict[str, Any]) -> Dict[str, float]:
     base = mid['student'] + mid['teacher']
     found = {'c / (a + b)': mid['distilled'] / base}
     if 'no_prior' in mid:
-        found['c without prior pass / (a + b)'] = mid['no_prior'] / base
+        found['c without injected pass / (a + b)'] = mid['no_prior'] / base
         found['c / (a + b + decoder)'] = mid['distilled'] / (base + part['decoder'])
     matching = part.get('matching', 0.0) + part['gt_assignment']
     found['matching / a'] = matching / mid['student']

@@ -33,11 +33,14 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
-from mmdet_detrdistill.adapters import build_adapter
-from mmdet_detrdistill.coco_format import resolve_coco_format
-from mmdet_detrdistill.compat.checkpoint import load_strictly
-from mmdet_detrdistill.functional import clamp_to_image, feature_kd, matching_cost, soft_targets
+from mmdet_detrdistill.checkpoints.read import load_strictly
+from mmdet_detrdistill.config.coco_format import resolve_coco_format
+from mmdet_detrdistill.detectors import build_adapter
+from mmdet_detrdistill.functional.boxes import clamp_to_image
+from mmdet_detrdistill.functional.classes import soft_targets
+from mmdet_detrdistill.functional.feature_kd import feature_kd
 from mmdet_detrdistill.functional.linear_assignment import solve_chains
+from mmdet_detrdistill.functional.matching import matching_cost
 
 Row = Dict[str, Any]
 Pairs = Tuple[np.ndarray, np.ndarray]
@@ -130,7 +133,7 @@ def record(args: argparse.Namespace) -> List[Row]:
             data = detector.data_preprocessor(batch, training=True)
         adapter = build_adapter(detector, side)
         with torch.no_grad():
-            outputs[side] = adapter.walk(data['inputs'], data['data_samples']).outputs
+            outputs[side] = adapter.forward_pass(data['inputs'], data['data_samples']).outputs
     own, other = outputs['student'], outputs['teacher']
     targets = soft_targets(other.logits, 'sigmoid', 'sigmoid')
     cost = matching_cost(own.logits, own.boxes, targets, clamp_to_image(other.boxes))

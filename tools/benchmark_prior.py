@@ -1,4 +1,4 @@
-"""The prior pass as a decoder pass of its own, against one joined with the student's own pass.
+"""The injected pass as a decoder pass of its own, against one joined with the student's own pass.
 
     python tools/benchmark_prior.py CONFIG [--size 400 667] [--images 1] [--repeats 3]
 
@@ -23,7 +23,7 @@ from benchmark_steps import footprint, make_batch, make_model, timed
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from mmdet_detrdistill.launch import add_common_options, read_config
+from mmdet_detrdistill.config.launch import add_common_options, read_config
 
 Logits = Tuple[Tensor, Tensor]
 

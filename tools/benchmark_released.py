@@ -2,7 +2,7 @@
 
 The same losses as `preset='released'`, made as the released code makes them: a second encoder pass
 for the teacher's queries, one SciPy call and one transfer per stage and image, masks (B, 100, H, W)
-of the best scores per stage and level, and a new matching of the second pass by MMDetection's
+of the best scores per stage and level, and a new matching of the injected pass by MMDetection's
 assigner. Left out are its contrastive term and an assignment of the teacher that nothing reads.
 """
 
@@ -14,19 +14,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.adapters import EncoderState, Walk, ground_truth
-from mmdet_detrdistill.adapters.gt_assignment import assign_one_by_one
-from mmdet_detrdistill.functional import (
-    assign_kd,
-    clamp_to_image,
-    class_divergence,
-    cxcywh_to_xyxy,
-    foreground_probs,
-    iou_and_giou,
-    matching_cost,
-    soft_targets,
-)
-from mmdet_detrdistill.pair import DistillPair
+from mmdet_detrdistill.detectors import EncoderState, ForwardPass, ground_truth
+from mmdet_detrdistill.detectors.gt_assignment import assign_one_by_one
+from mmdet_detrdistill.detectors.pair import DistillPair
+from mmdet_detrdistill.functional.assign_kd import assign_kd
+from mmdet_detrdistill.functional.boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou
+from mmdet_detrdistill.functional.classes import class_divergence, foreground_probs, soft_targets
+from mmdet_detrdistill.functional.matching import matching_cost
 
 TOP_SCORES = 100  # of an image: max_per_img in the released configs
 
@@ -35,27 +29,34 @@ def released_losses(model: DETRDistill, images: Tensor, samples: List[Any]) -> D
     """The student's losses and `logits_kd`, `feature_kd` and `assign_kd` beside them."""
     student, teacher = model.student_adapter, model.teacher_adapter
     with torch.no_grad():
-        teacher_walk = teacher.walk(images, samples)
-    walk = student.walk(images, samples)
-    losses = student.task_loss(walk, samples)
-    losses['loss_logits_kd'] = _logits(model, walk, teacher_walk)
-    losses['loss_feature_kd'] = _features(model, walk, teacher_walk, samples)
-    again = _encode_again(model, walk, samples)
-    pair = DistillPair(student, teacher, Walk(again, walk.outputs), teacher_walk, samples)
+        teacher_forward = teacher.forward_pass(images, samples)
+    forward = student.forward_pass(images, samples)
+    losses = student.task_loss(forward, samples)
+    losses['loss_logits_kd'] = _logits(model, forward, teacher_forward)
+    losses['loss_feature_kd'] = _features(model, forward, teacher_forward, samples)
+    again = _encode_again(model, forward, samples)
+    pair = DistillPair(
+        student, teacher, ForwardPass(again, forward.outputs), teacher_forward, samples
+    )
     losses['loss_assign_kd'] = _prior(model, pair)
     return losses
 
 
-def _logits(model: DETRDistill, walk: Walk, teacher_walk: Walk) -> Tensor:
-    own, other = walk.outputs, teacher_walk.outputs
+def _logits(model: DETRDistill, forward: ForwardPass, teacher_forward: ForwardPass) -> Tensor:
+    own, other = forward.outputs, teacher_forward.outputs
     kinds = model.teacher_adapter.activation, model.student_adapter.activation
     total = own.logits.new_zeros(())
     for stage in range(own.logits.shape[0]):
         targets = soft_targets(other.logits[stage], *kinds)
-        goals = clamp_to_image(other.boxes[stage])
+        target_boxes = clamp_to_image(other.boxes[stage])
         sums = []
         for image in range(own.logits.shape[1]):
-            pair = own.logits[stage, image], own.boxes[stage, image], targets[image], goals[image]
+            pair = (
+                own.logits[stage, image],
+                own.boxes[stage, image],
+                targets[image],
+                target_boxes[image],
+            )
             cost = matching_cost(*pair, activation=kinds[1]).cpu().numpy()
             rows, columns = (torch.from_numpy(ids) for ids in linear_sum_assignment(cost))
             boxes, aims = pair[1][rows], pair[3][columns]
@@ -66,8 +67,10 @@ def _logits(model: DETRDistill, walk: Walk, teacher_walk: Walk) -> Tensor:
     return total
 
 
-def _features(model: DETRDistill, walk: Walk, teacher_walk: Walk, samples: List[Any]) -> Tensor:
-    outputs = teacher_walk.outputs
+def _features(
+    model: DETRDistill, forward: ForwardPass, teacher_forward: ForwardPass, samples: List[Any]
+) -> Tensor:
+    outputs = teacher_forward.outputs
     probs = foreground_probs(outputs.logits, model.teacher_adapter.activation)
     flat = probs.flatten(2)
     scores, best = flat.topk(min(TOP_SCORES, flat.shape[-1]), dim=-1)
@@ -83,8 +86,8 @@ def _features(model: DETRDistill, walk: Walk, teacher_walk: Walk, samples: List[
             scores[:, image] *= iou.amax(-1)
     phi = model.distiller.pair_losses['loss_feature_kd'].phi
     return masked_error(
-        [phi(level) for level in walk.state.features],
-        teacher_walk.state.features,
+        [phi(level) for level in forward.state.features],
+        teacher_forward.state.features,
         picked(outputs.hidden_states),
         scores,
     )
@@ -106,13 +109,13 @@ def masked_error(
     return total
 
 
-def _encode_again(model: DETRDistill, walk: Walk, samples: List[Any]) -> EncoderState:
+def _encode_again(model: DETRDistill, forward: ForwardPass, samples: List[Any]) -> EncoderState:
     """The student's transformer from the neck on, for the second time."""
     detector = model.student
-    features = walk.state.features
+    features = forward.state.features
     encoder_inputs, decoder_inputs = detector.pre_transformer(features, samples)
     encoded = detector.forward_encoder(**encoder_inputs)
-    extra = dict(batch_data_samples=samples) if 'dn_meta' in walk.state.head_inputs else {}
+    extra = dict(batch_data_samples=samples) if 'dn_meta' in forward.state.head_inputs else {}
     queries, head_inputs = detector.pre_decoder(**encoded, **extra)
     return EncoderState(
         features=features,
@@ -126,7 +129,7 @@ def _encode_again(model: DETRDistill, walk: Walk, samples: List[Any]) -> Encoder
 def _prior(model: DETRDistill, pair: DistillPair) -> Tensor:
     student = model.student_adapter
     loss = model.distiller.pair_losses['loss_assign_kd']
-    outputs = loss.replay(pair)
+    outputs = loss.injected_pass(pair)
     everything = range(outputs.logits.shape[0])
     assignment = assign_one_by_one(student.head.assigner, outputs, pair.samples, None, everything)
     labels, boxes, sizes = pair.ground_truth

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.adapters import Walk
-from mmdet_detrdistill.config_check import build
-from mmdet_detrdistill.functional import logits_kd
-from mmdet_detrdistill.pair import DistillPair
+from mmdet_detrdistill.check.run import build
+from mmdet_detrdistill.detectors import ForwardPass
+from mmdet_detrdistill.detectors.pair import DistillPair
+from mmdet_detrdistill.functional.logits_kd import logits_kd
 
 Step = Callable[[], Any]
 
@@ -114,19 +114,19 @@ def whole_steps(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[
         train(lambda: model.loss(images, samples))
 
     def no_prior() -> None:
-        for name in replaying:
+        for name in injecting:
             model.distiller.set_scale(name, 0)
         distilled()
-        for name in replaying:
+        for name in injecting:
             model.distiller.set_scale(name, 1)
 
-    replaying = [name for name, loss in model.distiller.pair_losses.items() if loss.replays]
+    injecting = [name for name, loss in model.distiller.pair_losses.items() if loss.injects]
     steps = {
         'student': lambda: train(lambda: model.student.loss(images, samples)),
         'teacher': lambda: model.teacher_pass(images, samples),
         'distilled': distilled,
     }
-    return {**steps, 'no_prior': no_prior} if replaying else steps
+    return {**steps, 'no_prior': no_prior} if injecting else steps
 
 
 def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Callable[[], Step]]:
@@ -134,11 +134,11 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
 
     The losses are taken on finished passes, with gradients down to the student's memory and
     predictions only. `decoder` is the student's own decoder and head, for comparison with the
-    prior pass. Each entry prepares a pass and returns what is to be timed.
+    injected pass. Each entry prepares a pass and returns what is to be timed.
     """
     with torch.no_grad():
-        own = model.student_adapter.walk(images, samples)
-        teacher_walk = model.teacher_pass(images, samples)
+        own = model.student_adapter.forward_pass(images, samples)
+        teacher_forward = model.teacher_pass(images, samples)
 
     def leaf(tensor: Tensor) -> Tensor:
         return tensor.detach().clone().requires_grad_()
@@ -149,7 +149,7 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
         if 'memory' in inputs:
             inputs['memory'] = memory
         outputs = own.outputs
-        walk = Walk(
+        forward = ForwardPass(
             replace(
                 own.state,
                 memory=memory,
@@ -164,7 +164,7 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
             ),
         )
         adapters = model.student_adapter, model.teacher_adapter
-        return DistillPair(*adapters, walk, teacher_walk, samples, model.class_map)
+        return DistillPair(*adapters, forward, teacher_forward, samples, model.class_map)
 
     def loss_step(name: str, pair: DistillPair) -> None:
         terms = model.distiller.pair_losses[name](pair)
@@ -172,7 +172,7 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
         sum(value for term, value in terms.items() if term not in statistics).backward()
 
     def decoder(pair: DistillPair) -> None:
-        outputs = model.student_adapter.decode(pair.student_walk.state)
+        outputs = model.student_adapter.decode(pair.student_forward.state)
         (outputs.logits.sum() + outputs.boxes.sum()).backward()
 
     def assignment(pair: DistillPair) -> None:
@@ -202,7 +202,7 @@ def match_only(model: DETRDistill, pair: DistillPair) -> None:
     """The forward pass of `logits_kd`, which is little besides its matching."""
     options = model.distiller.pair_losses['loss_logits_kd'].options
     with torch.no_grad():
-        logits_kd(**pair.predictions(pair.student_walk.outputs), **options)
+        logits_kd(**pair.predictions(pair.student_forward.outputs), **options)
 
 
 def timed(step: Step, device: str, clock: str = 'wall') -> float:

@@ -162,7 +162,7 @@ def test_code_that_uses_the_student(desk):
     page = (ROOT / 'docs' / 'export.md').read_text()
     _, code = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     desk(['tools/export_student.py', 'my_distill.py', 'early.pth', '--out', 'student'])
-    code = code.replace('epoch_12', 'early').replace('picture.jpg', 'FOLDER/val/000000.png')
+    code = code.replace('epoch_12', 'early').replace('image.jpg', 'FOLDER/val/000000.png')
     printed = desk(
         ['-c', f'{code}\nprint(type(detector).__name__, len(detector.dataset_meta["classes"]))']
     )

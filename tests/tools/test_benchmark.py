@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mmdet_detrdistill import functional
-from tests.detectors import batch, tiny
 from tests.functional.cases import Draw
 from tests.stepping import load, shrink
+from tests.tiny_detectors import batch, tiny
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/deformable_detr/detrdistill_deformable-detr_r50-from-r101_16xb2-50e_coco.py'
@@ -73,7 +73,7 @@ def test_ratios_are_those_of_the_medians(report):
     base = mid['student'] + mid['teacher']
     ratios = report['ratios']
     assert ratios['c / (a + b)'] == mid['distilled'] / base
-    assert ratios['c without prior pass / (a + b)'] == mid['no_prior'] / base
+    assert ratios['c without injected pass / (a + b)'] == mid['no_prior'] / base
     assert ratios['c / (a + b + decoder)'] == mid['distilled'] / (base + part['decoder'])
     assert ratios['released / c'] == mid['released'] / mid['distilled']
     assert ratios['matching / a'] == (part['matching'] + part['gt_assignment']) / mid['student']
