@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from .check.run import Rows, check, quiet
 from .checkpoints.resume import check_start, make_resumable
-from .config.launch import read_config
+from .config.read import read_config
 from .config.write import compose
 
 

@@ -1,6 +1,6 @@
 """The injected pass as a decoder pass of its own, against one joined with the student's own pass.
 
-    python tools/benchmark_prior.py CONFIG [--size 400 667] [--images 1] [--repeats 3]
+    python benchmarks/benchmark_prior.py CONFIG [--size 400 667] [--images 1] [--repeats 3]
 
 A distillation config whose student is DINO, the one family whose decoder takes a mask. Forward and
 backward of decoder and head, down to the memory; queries of equal number are injected. `masked`
@@ -23,7 +23,8 @@ from benchmark_steps import footprint, make_batch, make_model, timed
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from mmdet_detrdistill.config.launch import add_common_options, read_config
+from mmdet_detrdistill.config.launch import add_common_options
+from mmdet_detrdistill.config.read import read_config
 
 Logits = Tuple[Tensor, Tensor]
 

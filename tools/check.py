@@ -24,7 +24,8 @@ import torch
 
 from mmdet_detrdistill.check.run import check, quiet, show
 from mmdet_detrdistill.checkpoints.read import CheckpointError
-from mmdet_detrdistill.config.launch import add_common_options, read_config
+from mmdet_detrdistill.config.launch import add_common_options
+from mmdet_detrdistill.config.read import read_config
 
 
 def refuse(error: BaseException) -> int:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 import mmdet_detrdistill  # noqa: F401  registers everything
 from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
 from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
-from mmdet_detrdistill.config.launch import add_config_options, read_config
+from mmdet_detrdistill.config.launch import add_config_options
+from mmdet_detrdistill.config.read import read_config
 
 OPSET = 16  # the first with GridSample, which deformable attention becomes
 TOLERANCE = 1e-3

@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 import mmdet_detrdistill  # noqa: F401  registers everything
 from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
 from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
-from mmdet_detrdistill.config.launch import add_common_options, join_processes, read_config
+from mmdet_detrdistill.config.launch import add_common_options, join_processes
+from mmdet_detrdistill.config.read import read_config
 
 
 def build_parser() -> ArgumentParser:

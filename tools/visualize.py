@@ -32,7 +32,8 @@ from mmdet_detrdistill.checkpoints.read import (
     load_checkpoint_file,
     load_state_strictly,
 )
-from mmdet_detrdistill.config.launch import add_config_options, read_config
+from mmdet_detrdistill.config.launch import add_config_options
+from mmdet_detrdistill.config.read import read_config
 from mmdet_detrdistill.detectors import build_adapter
 from mmdet_detrdistill.detectors.class_map import settle_classes
 from mmdet_detrdistill.hooks.fixed_images import fixed_image

@@ -15,9 +15,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from ..config.read import detector_config
 from ..detectors.class_map import settle_classes
 from ..distillation.algorithm import DETRDistill
-from ..distillation.teacher import detector_config
 from .model import (
     Rows,
     check_predictions,

@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.runner import save_checkpoint
 from torch import Tensor
 
-from ..distillation.teacher import detector_config
+from ..config.read import detector_config
+from ..registry import SCOPE as PACKAGE
 from .read import load_checkpoint_file
 
-PACKAGE = 'mmdet_detrdistill'
 STUDENT, DISTILLER = 'architecture.', 'distiller.'
 
 

@@ -1,15 +1,12 @@
 """What tools/train.py and tools/test.py share: options, reading a config, joining processes."""
 
 import os
-import os.path as osp
 import subprocess
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-
-from .coco_format import resolve_coco_format
 
 SLURM_VARIABLES = ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST', 'SLURM_LOCALID')
 
@@ -43,42 +40,6 @@ def add_common_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
     )
-
-
-def read_config(arguments: Namespace, needs_data: bool = True) -> Config:
-    """The config with its overrides, launcher and work folder.
-
-    Args:
-        arguments: of a parser with `add_common_options`.
-        needs_data: False leaves a `coco_format` config as it is where its files are missing.
-
-    Raises:
-        SystemExit: the file is missing or cannot be read, or an override does not fit; the message
-            names file and reason.
-    """
-    path = arguments.config
-    if not osp.isfile(path):
-        raise SystemExit(f'config {path} does not exist (working directory: {os.getcwd()})')
-    try:
-        config = Config.fromfile(path)
-        if arguments.cfg_options:
-            config.merge_from_dict(arguments.cfg_options)
-        if 'model' not in config:
-            raise ValueError('it defines no `model`')
-        try:
-            resolve_coco_format(config)
-        except FileNotFoundError:
-            if needs_data:
-                raise
-    except Exception as error:  # a config is code: anything can go wrong in it
-        raise SystemExit(f'config {path}: {type(error).__name__}: {error}') from error
-    config.launcher = arguments.launcher
-    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
-    if arguments.work_dir is not None:
-        config.work_dir = arguments.work_dir
-    elif config.get('work_dir') is None:
-        config.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
-    return config
 
 
 def join_processes(config: Config) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from mmengine.config import Config
 
-from ..checkpoints.export import PACKAGE
+from ..registry import SCOPE as PACKAGE
 
 SIDES = {'model.architecture.': 'student', 'model.teacher.': 'teacher'}
 DATA_KEYS = dict(

@@ -1,55 +1,17 @@
 """The teacher: built, loaded and checked before anything is trained, then run on each batch."""
 
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from ..checkpoints.read import load_strictly
+from ..config.read import detector_config
 from ..detectors import DetectorAdapter, ForwardPass
-
-
-def detector_config(detector: Union[str, Dict[str, Any]], role: str = 'teacher') -> ConfigDict:
-    """The model config that a teacher or student is named by.
-
-    Args:
-        detector: a path, `package::path` or a file; `dict(cfg_path=path, options={...})` with
-            dotted overrides of that config's model; or a model config with a `type`.
-        role: the config's key, for messages.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: neither form, or a config without `model`.
-    """
-    if isinstance(detector, str):
-        detector = dict(cfg_path=detector)
-    if 'type' in detector:
-        return deepcopy(ConfigDict(detector))  # some heads write into the config they are built of
-    path, options = detector.get('cfg_path'), detector.get('options') or {}
-    if path is None or set(detector) - {'cfg_path', 'options'}:
-        raise ValueError(
-            f'{role} must be a path, dict(cfg_path=..., options={{...}}) or a model config with a '
-            f'`type`; got keys {sorted(detector)}'
-        )
-    try:
-        config = get_config(path) if '::' in path else Config.fromfile(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'{role} config {path} does not exist, or is based on one that does not ({error}); '
-            'name it as `mmdet::...` or by a path from the working directory'
-        ) from error
-    if 'model' not in config:
-        raise ValueError(f'{role} config {path} has no `model`')
-    for name, value in options.items():  # one by one: `a.b` and `a=dict(c=...)` both count
-        config.merge_from_dict({f'model.{name}': value})
-    return config.model
 
 
 def build_teacher(

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from mmdet_detrdistill.config.coco_format import resolve_coco_format
 
-BCCD = Path(__file__).parents[2] / 'shared' / 'data' / 'bccd'
+BCCD = Path(__file__).parents[3] / 'shared' / 'data' / 'bccd'
 CATEGORIES = [dict(id=2, name='cat'), dict(id=5, name='dog'), dict(id=9, name='cow')]
 
 

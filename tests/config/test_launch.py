@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmdet_detrdistill.config.launch import join_processes
 from tests.ranks import free_port
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / '_base_' / 'deformable-detr_small_shapes.py'
 SCONTROL = """#!/bin/sh
 [ "$*" = "show hostname node[1-2]" ] && printf '127.0.0.1\\nnode2\\n'
@@ -20,12 +20,12 @@ TASK = """
 import os, sys, torch
 from argparse import ArgumentParser
 from mmengine.device import get_device
-from mmdet_detrdistill import launch
+from mmdet_detrdistill.config import launch, read
 
 launch.get_device = lambda: 'cpu'  # also where there is a GPU
 parser = ArgumentParser()
 launch.add_common_options(parser)
-config = launch.read_config(parser.parse_args(sys.argv[1:]), needs_data=False)
+config = read.read_config(parser.parse_args(sys.argv[1:]), needs_data=False)
 launch.join_processes(config)
 seen = torch.tensor([10.0 ** torch.distributed.get_rank()])
 torch.distributed.all_reduce(seen)

@@ -63,17 +63,17 @@ ELSEWHERE += [  # docs/walk.md: the commands of the other pages, with a newcomer
     (r'python predict\.py', 'tests/docs/test_commands.py::test_code_that_uses_the_student'),
 ]
 ELSEWHERE += [  # minutes each
-    (r'python tools/benchmark\.py .*', 'tests/tools/test_benchmark.py::test_sweep'),
+    (r'python benchmarks/benchmark\.py .*', 'tests/tools/test_benchmark.py::test_sweep'),
     (
-        r'python tools/benchmark_prior\.py .*',
+        r'python benchmarks/benchmark_prior\.py .*',
         'tests/tools/test_benchmark.py::test_prior_pass_joined_predicts_the_same',
     ),
     (
-        r'python tools/benchmark_losses\.py feature',
+        r'python benchmarks/benchmark_losses\.py feature',
         'tests/tools/test_benchmark.py::test_feature_forms_have_the_values_of_the_masks',
     ),
     (
-        r'python tools/benchmark_losses\.py (record|match) .*',
+        r'python benchmarks/benchmark_losses\.py (record|match) .*',
         'tests/tools/test_benchmark.py::test_every_way_of_matching_finds_the_same_cost',
     ),
 ]

@@ -1,4 +1,4 @@
-"""tools/benchmark.py and tools/benchmark_losses.py: figures fit together, values are right."""
+"""benchmarks/benchmark.py and benchmarks/benchmark_losses.py: figures fit together, values are right."""
 
 import importlib.util
 import json

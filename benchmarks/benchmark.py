@@ -1,7 +1,7 @@
 """Time and memory of a distilled step, against the steps that it is made of.
 
-    python tools/benchmark.py CONFIG [--size 800 1333] [--images 2] [--repeats 3] [--reference]
-    python tools/benchmark.py CONFIG --sweep queries=100,300,900 stages=2,4,6
+    python benchmarks/benchmark.py CONFIG [--size 800 1333] [--images 2] [--repeats 3] [--reference]
+    python benchmarks/benchmark.py CONFIG --sweep queries=100,300,900 stages=2,4,6
 
 Any distillation config; random weights and a synthetic batch. In one process and in turn it takes
 (a) the student's own step, (b) the teacher's inference, (c) the distilled step (steps: forward and
@@ -37,8 +37,8 @@ from benchmark_steps import (
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from mmdet_detrdistill.config.launch import add_common_options, read_config
-from mmdet_detrdistill.distillation.teacher import detector_config
+from mmdet_detrdistill.config.launch import add_common_options
+from mmdet_detrdistill.config.read import detector_config, read_config
 
 SWEEPS = {'queries', 'images', 'stages', 'levels'}
 DISTILLED = ('distilled', 'no_prior')

@@ -1,4 +1,4 @@
-"""What tools/benchmark.py measures: whole steps, their parts, and memory."""
+"""What benchmarks/benchmark.py measures: whole steps, their parts, and memory."""
 
 import time
 import weakref

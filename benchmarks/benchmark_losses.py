@@ -1,8 +1,8 @@
 """Matching and feature loss against the ways of computing them that were not taken.
 
-    python tools/benchmark_losses.py feature [--queries 300] [--size 800 1333] [--images 2]
-    python tools/benchmark_losses.py record OUT.npy --teacher CONFIG CKPT --student CONFIG CKPT
-    python tools/benchmark_losses.py match OUT.npy
+    python benchmarks/benchmark_losses.py feature [--queries 300] [--size 800 1333] [--images 2]
+    python benchmarks/benchmark_losses.py record OUT.npy --teacher CONFIG CKPT --student CONFIG CKPT
+    python benchmarks/benchmark_losses.py match OUT.npy
 
 `feature` compares time, and memory beyond inputs and gradients, with masks (B, N, H, W).
 `record` takes the matching costs of the first training batch between two trained detectors with as
