@@ -1,4 +1,4 @@
-"""benchmarks/benchmark.py and benchmarks/benchmark_losses.py: figures fit together, values are right."""
+"""benchmarks/: figures fit together, values are right."""
 
 import importlib.util
 import json
