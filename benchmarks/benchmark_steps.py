@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.check.run import build
+from mmdet_detrdistill.check.model import build
 from mmdet_detrdistill.detectors import ForwardPass
 from mmdet_detrdistill.detectors.pair import DistillPair
 from mmdet_detrdistill.functional.logits_kd import logits_kd
