@@ -38,7 +38,7 @@ def released_losses(model: DETRDistill, images: Tensor, samples: List[Any]) -> D
     passes = ForwardPass(again, forward.outputs), teacher_forward
     rules = model.distiller.injections
     pair = DistillPair(student, teacher, *passes, samples, injections=rules)
-    losses['loss_assign_kd'] = _prior(model, pair)
+    losses['loss_assign_kd'] = _injected(model, pair)
     return losses
 
 
@@ -126,7 +126,7 @@ def _encode_again(model: DETRDistill, forward: ForwardPass, samples: List[Any]) 
     )
 
 
-def _prior(model: DETRDistill, pair: DistillPair) -> Tensor:
+def _injected(model: DETRDistill, pair: DistillPair) -> Tensor:
     student = model.student_adapter
     loss = model.distiller.pair_losses['loss_assign_kd']
     outputs = loss.injected_pass(pair)

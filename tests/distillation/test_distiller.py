@@ -60,7 +60,7 @@ def with_cwd():
         distill_losses={**OURS, 'loss_cwd': dict(type='ChannelWiseDivergence', tau=1.0)},
         student_recorders=dict(neck=dict(type='ModuleOutputs', source='neck')),
         teacher_recorders=dict(neck=dict(type='ModuleOutputs', source='neck')),
-        connectors=dict(widen=dict(type='ConvModuleConnector', in_channel=64, out_channel=64)),
+        connectors=dict(widen=dict(type='ConvModuleConnector', in_channel=256, out_channel=256)),
         loss_forward_mappings=dict(
             loss_cwd=dict(
                 preds_S=student, preds_T=dict(from_student=False, recorder='neck', data_idx=0)
