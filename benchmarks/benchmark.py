@@ -41,7 +41,7 @@ from mmdet_detrdistill.config.launch import add_common_options
 from mmdet_detrdistill.config.read import detector_config, read_config
 
 SWEEPS = {'queries', 'images', 'stages', 'levels'}
-DISTILLED = ('distilled', 'no_prior')
+DISTILLED = ('distilled', 'not_injected')
 BESIDE = ('decoder', 'matching', 'gt_assignment')  # parts that are not summands of their own
 
 
@@ -98,8 +98,8 @@ def ratios(report: Dict[str, Any]) -> Dict[str, float]:
     part = {name: median(values) for name, values in report['parts'].items()}
     base = mid['student'] + mid['teacher']
     found = {'c / (a + b)': mid['distilled'] / base}
-    if 'no_prior' in mid:
-        found['c without injected pass / (a + b)'] = mid['no_prior'] / base
+    if 'not_injected' in mid:
+        found['c without injected pass / (a + b)'] = mid['not_injected'] / base
         found['c / (a + b + decoder)'] = mid['distilled'] / (base + part['decoder'])
     matching = part.get('matching', 0.0) + part['gt_assignment']
     found['matching / a'] = matching / mid['student']

@@ -35,10 +35,10 @@ def released_losses(model: DETRDistill, images: Tensor, samples: List[Any]) -> D
     losses['loss_logits_kd'] = _logits(model, forward, teacher_forward)
     losses['loss_feature_kd'] = _features(model, forward, teacher_forward, samples)
     again = _encode_again(model, forward, samples)
-    pair = DistillPair(
-        student, teacher, ForwardPass(again, forward.outputs), teacher_forward, samples
-    )
-    losses['loss_assign_kd'] = _prior(model, pair)
+    passes = ForwardPass(again, forward.outputs), teacher_forward
+    rules = model.distiller.injections
+    pair = DistillPair(student, teacher, *passes, samples, injections=rules)
+    losses['loss_assign_kd'] = _injected(model, pair)
     return losses
 
 
@@ -126,7 +126,7 @@ def _encode_again(model: DETRDistill, forward: ForwardPass, samples: List[Any]) 
     )
 
 
-def _prior(model: DETRDistill, pair: DistillPair) -> Tensor:
+def _injected(model: DETRDistill, pair: DistillPair) -> Tensor:
     student = model.student_adapter
     loss = model.distiller.pair_losses['loss_assign_kd']
     outputs = loss.injected_pass(pair)

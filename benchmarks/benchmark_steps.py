@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.check.run import build
+from mmdet_detrdistill.check.model import build
 from mmdet_detrdistill.detectors import ForwardPass
 from mmdet_detrdistill.detectors.pair import DistillPair
 from mmdet_detrdistill.functional.logits_kd import logits_kd
@@ -103,7 +103,7 @@ def make_batch(
 def whole_steps(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Step]:
     """(a) the student's own step, (b) the teacher's inference, (c) the distilled step.
 
-    Where a loss decodes a second time, `no_prior` is the distilled step without such losses.
+    Where a loss decodes a second time, `not_injected` is the distilled step without such losses.
     """
 
     def train(losses: Callable[[], Dict[str, Tensor]]) -> None:
@@ -113,7 +113,7 @@ def whole_steps(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[
     def distilled() -> None:
         train(lambda: model.loss(images, samples))
 
-    def no_prior() -> None:
+    def not_injected() -> None:
         for name in injecting:
             model.distiller.set_scale(name, 0)
         distilled()
@@ -126,7 +126,7 @@ def whole_steps(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[
         'teacher': lambda: model.teacher_pass(images, samples),
         'distilled': distilled,
     }
-    return {**steps, 'no_prior': no_prior} if injecting else steps
+    return {**steps, 'not_injected': not_injected} if injecting else steps
 
 
 def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Callable[[], Step]]:
@@ -164,7 +164,8 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
             ),
         )
         adapters = model.student_adapter, model.teacher_adapter
-        return DistillPair(*adapters, forward, teacher_forward, samples, model.class_map)
+        rules = model.distiller.injections
+        return DistillPair(*adapters, forward, teacher_forward, samples, model.class_map, rules)
 
     def loss_step(name: str, pair: DistillPair) -> None:
         terms = model.distiller.pair_losses[name](pair)
