@@ -7,11 +7,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.functional.aligned_kd import aligned_kd
 from mmdet_detrdistill.functional.assign_kd import assign_kd
-from mmdet_detrdistill.functional.feature_kd import feature_kd
-from mmdet_detrdistill.functional.logits_kd import logits_kd
 from mmdet_detrdistill.losses.base import reduce_count
+from tests.functional.cases import aligned_kd, feature_kd, logits_kd
 from tests.ranks import join_group, on_two_ranks
 from tests.tiny_detectors import batch, build, tiny_config
 
