@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..config.read import detector_config
+from ..detectors import build_detector
 from ..detectors.class_map import settle_classes
 from ..distillation.algorithm import DETRDistill
 from .model import (
@@ -39,7 +40,7 @@ def build(config: Config, random_teacher: bool) -> DETRDistill:
     model = dict(config.model)
     with DefaultScope.overwrite_default_scope('mmdet'):
         if random_teacher:
-            teacher = MODELS.build(detector_config(model['teacher']))
+            teacher = build_detector(model['teacher'], 'teacher')
             forget_pretrained(teacher)
             teacher.init_weights()
             model.update(teacher=teacher, teacher_ckpt=None)
