@@ -14,23 +14,10 @@ from typing import Any, Dict
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results' / 'readme.json'
 PAGES = {'README.md': 'en', 'README_zh-CN.md': 'zh'}
-CHINESE = {
-    'role': '',
-    'epochs': '轮数',
-    'AP small': '小',
-    'AP medium': '中',
-    'AP large': '大',
-    'detector': '检测器',
-    'teacher': '教师',
-    'student alone': '学生，单独训练',
-    'student distilled': '学生，蒸馏',
-}
-ENGLISH = {'role': '', 'AP small': 'small', 'AP medium': 'medium', 'AP large': 'large'}
 
 
-def block(result: Dict[str, Any], language: str) -> str:
+def block(result: Dict[str, Any], words: Dict[str, str], language: str) -> str:
     """Return one table in Markdown, with its caption below."""
-    words = CHINESE if language == 'zh' else ENGLISH
     rows = [result['columns'], ['---'] * len(result['columns']), *result['rows']]
     lines = ['| ' + ' | '.join(words.get(cell, cell) for cell in row) + ' |' for row in rows]
     return '\n'.join([*lines, '', result['captions'][language].format(**result['values'])])
@@ -42,11 +29,11 @@ def filled(text: str, results: Dict[str, Any], language: str) -> str:
     Raises:
         ValueError: the page lacks the place of a table.
     """
-    for name, result in results.items():
+    for name, result in results['tables'].items():
         place = re.compile(rf'(<!-- {name}: begin -->).*?(<!-- {name}: end -->)', re.DOTALL)
         if not place.search(text):
             raise ValueError(f'no place for the table {name}: <!-- {name}: begin --> is missing')
-        new = f'\n\n{block(result, language)}\n\n'
+        new = f'\n\n{block(result, results["words"][language], language)}\n\n'
         text = place.sub(lambda match, new=new: match.group(1) + new + match.group(2), text)
     return text
 
