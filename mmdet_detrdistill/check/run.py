@@ -1,6 +1,5 @@
 """What has to hold before a distillation is trained: both sides fit, one step works."""
 
-import platform
 import time
 import warnings
 from contextlib import contextmanager, redirect_stdout
@@ -15,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from ..compat.environment import versions
 from ..config.read import detector_config
 from ..detectors.class_map import settle_classes
 from ..distillation.algorithm import DETRDistill
@@ -129,20 +129,14 @@ def check_step(
     return rows
 
 
-def versions() -> Rows:
+def describe_versions() -> Rows:
     """The installed stack; importing the package has already refused one that does not fit."""
-    import mmcv
-    import mmdet
-    import mmengine
-    import mmrazor
-
-    from .. import __version__
-
-    stack = ', '.join(f'{m.__name__} {m.__version__}' for m in (mmengine, mmcv, mmdet, mmrazor))
+    found = versions()
+    stack = ', '.join(f'{name} {found[name]}' for name in ('mmengine', 'mmcv', 'mmdet', 'mmrazor'))
     return [
-        ('python, torch', f'{platform.python_version()}, {torch.__version__}'),
+        ('python, torch', f'{found["python"]}, {found["torch"]}'),
         ('OpenMMLab', f'{stack}: fits together'),
-        ('mmdet_detrdistill', __version__),
+        ('mmdet_detrdistill', found['mmdet_detrdistill']),
     ]
 
 
@@ -180,7 +174,7 @@ def check(
     Raises:
         ValueError, TypeError, FileNotFoundError, CheckpointError: what does not fit, and why.
     """
-    yield versions()
+    yield describe_versions()
     model = build(config, random_teacher)
     yield describe(model) + describe_start(config)
     check_predictions(model.student_adapter)
