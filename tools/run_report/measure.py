@@ -71,7 +71,7 @@ def measure(
     """
     import torch
 
-    from mmdet_detrdistill.check.model import count_flops
+    from mmdet_detrdistill.check.step import count_flops
     from mmdet_detrdistill.detectors import build_adapter
 
     cards: List[Dict[str, Any]] = []
