@@ -5,7 +5,6 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Iterator, Sequence
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
