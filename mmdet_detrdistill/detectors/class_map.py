@@ -19,6 +19,10 @@ class ClassMap(NamedTuple):
     student_classes: Tensor
     teacher_classes: Tensor
 
+    def to(self, device: torch.device) -> 'ClassMap':
+        """The map on a device; itself where it is there already."""
+        return ClassMap(*(labels.to(device) for labels in self))
+
 
 def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int) -> ClassMap:
     """From one teacher label, or -1, per student label.

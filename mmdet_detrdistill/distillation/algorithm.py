@@ -138,6 +138,8 @@ class DETRDistill(SingleTeacherDistill):
                 'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
                 'or give class_map as a list of labels'
             )
+        if self.class_map is not None:  # moved once and kept there
+            self.class_map = self.class_map.to(student.outputs.logits.device)
         num_stages = (forward.outputs.logits.shape[0] for forward in (student, teacher))
         return DistillPair(
             self.student_adapter,

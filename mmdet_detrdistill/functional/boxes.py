@@ -15,20 +15,14 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     Returns:
         (..., 4), (x1, y1, x2, y2); `xyxy_to_cxcywh` takes it back.
     """
-    cx, cy, w, h = boxes.unbind(-1)
-    return torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), dim=-1)
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
 
 
 def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
     """Convert corner form (..., 4), (x1, y1, x2, y2), to centre form (..., 4), (cx, cy, w, h)."""
-    x1, y1, x2, y2 = boxes_xyxy.unbind(-1)
-    return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), dim=-1)
-
-
-def scale_boxes(boxes: Tensor, vertical: float, horizontal: float) -> Tensor:
-    """Times two numbers, y and x apart; (..., 4) of any form whose coordinates alternate x, y."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack((x1 * horizontal, y1 * vertical, x2 * horizontal, y2 * vertical), dim=-1)
+    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
 
 
 def clamp_to_image(boxes: Tensor) -> Tensor:
@@ -50,15 +44,16 @@ def iou_and_giou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor
         IoU in [0, 1] and GIoU in (-1, 1], each of the broadcast shape without the 4;
         GIoU <= IoU, both 1 for two equal boxes of positive area.
     """
-    ax1, ay1, ax2, ay2 = boxes_xyxy.unbind(-1)
-    bx1, by1, bx2, by2 = other_xyxy.unbind(-1)
+    (low, high), (other_low, other_high) = boxes_xyxy.split(2, -1), other_xyxy.split(2, -1)
     eps = 1e-9  # below any area of a pixel; keeps gradients of boxes without area small
-    inter = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0) * (
-        torch.minimum(ay2, by2) - torch.maximum(ay1, by1)
-    ).clamp(min=0)
-    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter
-    hull = (torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)) * (
-        torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+    inter = _area(
+        (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0)
     )
+    union = _area(high - low) + _area(other_high - other_low) - inter
+    hull = _area(torch.maximum(high, other_high) - torch.minimum(low, other_low))
     iou = inter / union.clamp(min=eps)
     return iou, iou - (hull - union) / hull.clamp(min=eps)
+
+
+def _area(extent: Tensor) -> Tensor:
+    return extent[..., 0] * extent[..., 1]

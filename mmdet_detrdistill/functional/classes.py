@@ -62,7 +62,7 @@ def pick_classes(student_logits: Tensor, student_classes: Tensor, activation: st
     """The student's logits (..., C) of the classes (K',) that have a target, background kept."""
     check_activation(activation)
     if activation == 'softmax':
-        background = student_classes.new_tensor([student_logits.shape[-1] - 1])
+        background = student_classes.new_full((1,), student_logits.shape[-1] - 1)
         student_classes = torch.cat((student_classes, background))
     return student_logits[..., student_classes]
 

@@ -134,8 +134,8 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     """An array as a tensor; from pinned memory, so that a GPU is not waited for."""
     tensor = torch.from_numpy(values)
     if device.type == 'cuda':
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _part(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
