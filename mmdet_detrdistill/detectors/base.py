@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..functional.assign_kd import SetCriterion
 from ..functional.boxes import xyxy_to_cxcywh
-from ..functional.matching import to_device
+from ..functional.transfer import to_device
 from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
 from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass

@@ -16,8 +16,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..functional.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
-from ..functional.matching import to_arrays, to_device
 from ..functional.stages import pick_stages
+from ..functional.transfer import pad_rows, to_device, to_host
 from .outputs import DecoderOutputs
 
 ROW_BY_ROW = (FocalLossCost, ClassificationCost, BBoxL1Cost, IoUCost)
@@ -52,9 +52,10 @@ def assign_batch(
     labels = objects.labels if label_map is None else label_map[objects.labels]
     known = (labels >= 0).to(logits.dtype)
     costs = _costs(assigner, logits, boxes, objects._replace(labels=labels.clamp(min=0)))
+    costs = costs.to(logits.dtype)
     mask = outputs.query_mask
     rows = [] if mask is None else [pick_stages(mask, stages).to(logits.dtype)]
-    cost_array, known_array, *kept_arrays = to_arrays([costs.to(logits.dtype), known, *rows])
+    cost_array, known_array, *kept_arrays = to_host([costs, known, *rows])()
     kept = kept_arrays[0] > 0 if kept_arrays else np.ones(logits.shape[:3], dtype=bool)
     assignment = np.where(kept, -1, -2)
     for image, count in enumerate(objects.counts):
@@ -68,7 +69,7 @@ def assign_batch(
 
 
 class PaddedObjects(NamedTuple):
-    """The ground truth of B images with at most M objects; what is behind an image's is arbitrary.
+    """The ground truth of B images with fewer than M objects, padded with zeros.
 
     Attributes:
         labels: (B, M) int64.
@@ -86,16 +87,13 @@ class PaddedObjects(NamedTuple):
 def pad_objects(samples: List[Any]) -> PaddedObjects:
     """The objects of all images in one tensor, made without a loop over images on the device."""
     objects = [sample.gt_instances for sample in samples]
-    labels = torch.cat([found.labels for found in objects])
-    boxes = torch.cat([found.bboxes for found in objects])
-    counts = [len(found.labels) for found in objects]
-    index = np.zeros((len(counts), max(counts)), dtype=np.int64)
-    first = 0
-    for row, count in zip(index, counts):
-        row[:count] = np.arange(first, first + count)
-        first += count
-    places = to_device(index, labels.device)
-    return PaddedObjects(labels[places], boxes[places], image_sizes(samples, boxes), counts)
+    boxes = pad_rows([found.bboxes for found in objects])
+    return PaddedObjects(
+        pad_rows([found.labels for found in objects]),
+        boxes,
+        image_sizes(samples, boxes),
+        [len(found.labels) for found in objects],
+    )
 
 
 def image_sizes(samples: List[Any], like: Tensor) -> Tensor:

@@ -123,9 +123,10 @@ class DETRDistill(SingleTeacherDistill):
                 teacher = self.teacher_pass(batch_inputs, data_samples)
         with self.distiller.recording('student'):
             student = self.student_adapter.forward_pass(batch_inputs, data_samples)
+            pair = None if teacher is None else self._pair(student, teacher, data_samples)
+            started = {} if pair is None else self.distiller.start(pair)
             losses = self.student_adapter.task_loss(student, data_samples)
-        pair = None if teacher is None else self._pair(student, teacher, data_samples)
-        losses.update(self.distiller.compute_distill_losses(pair))
+        losses.update(self.distiller.compute_distill_losses(pair, started))
         return losses
 
     def _pair(

@@ -5,6 +5,8 @@ from typing import Tuple
 import torch
 from torch import Tensor
 
+EPS = 1e-9  # below any area of a pixel; keeps gradients of boxes without area small
+
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """Convert centre form to corner form.
@@ -15,13 +17,14 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     Returns:
         (..., 4), (x1, y1, x2, y2); `xyxy_to_cxcywh` takes it back.
     """
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    centre, size = boxes.split(2, -1)
+    half = size / 2
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
 def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
     """Convert corner form (..., 4), (x1, y1, x2, y2), to centre form (..., 4), (cx, cy, w, h)."""
-    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    low, high = boxes_xyxy.split(2, -1)
     return torch.cat(((low + high) / 2, high - low), dim=-1)
 
 
@@ -44,16 +47,25 @@ def iou_and_giou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor
         IoU in [0, 1] and GIoU in (-1, 1], each of the broadcast shape without the 4;
         GIoU <= IoU, both 1 for two equal boxes of positive area.
     """
+    iou, union = _iou_and_union(boxes_xyxy, other_xyxy)
     (low, high), (other_low, other_high) = boxes_xyxy.split(2, -1), other_xyxy.split(2, -1)
-    eps = 1e-9  # below any area of a pixel; keeps gradients of boxes without area small
-    inter = _area(
-        (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0)
-    )
-    union = _area(high - low) + _area(other_high - other_low) - inter
     hull = _area(torch.maximum(high, other_high) - torch.minimum(low, other_low))
-    iou = inter / union.clamp(min=eps)
-    return iou, iou - (hull - union) / hull.clamp(min=eps)
+    return iou, iou - (hull - union) / hull.clamp(min=EPS)
+
+
+def box_iou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tensor:
+    """Intersection over union alone; see `iou_and_giou`."""
+    return _iou_and_union(boxes_xyxy, other_xyxy)[0]
+
+
+def _iou_and_union(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor]:
+    (low, high), (other_low, other_high) = boxes_xyxy.split(2, -1), other_xyxy.split(2, -1)
+    overlap = torch.minimum(high, other_high) - torch.maximum(low, other_low)
+    inter = _area(overlap.clamp(min=0))
+    union = _area(high - low) + _area(other_high - other_low) - inter
+    return inter / union.clamp(min=EPS), union
 
 
 def _area(extent: Tensor) -> Tensor:
-    return extent[..., 0] * extent[..., 1]
+    width, height = extent.unbind(-1)
+    return width * height

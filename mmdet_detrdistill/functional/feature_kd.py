@@ -7,13 +7,14 @@ the queries, so the sum over queries moves inside and leaves (B, C) or (B, C, C)
 from dataclasses import dataclass
 from typing import List, Literal, Optional, Sequence, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from .boxes import cxcywh_to_xyxy, iou_and_giou
+from .boxes import box_iou, cxcywh_to_xyxy
 from .stages import Reduce, at_least_one
+from .transfer import pad_rows, to_device
 
 Similarity = Literal['dot', 'cosine']
 Mask = Literal['per_query', 'summed']
@@ -81,25 +82,23 @@ def query_quality(
         ValueError: 'matched_iou' without an assignment.
     """
     corners = cxcywh_to_xyxy(teacher_boxes)
-    # one row more than any image has objects, so that there is one without objects too
-    objects = [F.pad(boxes.to(corners.dtype), (0, 0, 0, 1)) for boxes in gt_boxes]
-    gt_corners = cxcywh_to_xyxy(pad_sequence(objects, batch_first=True))  # (B, M, 4)
-    exists = [F.pad(torch.ones_like(boxes[:, 0]), (0, 1)) for boxes in gt_boxes]
-    exists_mask = pad_sequence(exists, batch_first=True) > 0  # (B, M)
+    gt_corners = cxcywh_to_xyxy(pad_rows(gt_boxes).to(corners.dtype))  # (B, M, 4)
+    counts = to_device(np.array([[boxes.shape[0]] for boxes in gt_boxes]), corners.device)
     if options.quality == 'max_iou':
         scores = _topk_scores(teacher_probs, options.topk)
-        iou, _ = iou_and_giou(corners.unsqueeze(-2), gt_corners.unsqueeze(1))
-        quality = scores * iou.masked_fill(~exists_mask.unsqueeze(1), 0).amax(-1)
+        iou = box_iou(corners.unsqueeze(-2), gt_corners.unsqueeze(1))
+        padding = torch.arange(gt_corners.shape[1], device=counts.device) >= counts
+        quality = scores * iou.masked_fill(padding.unsqueeze(1), 0).amax(-1)
     else:
         if assignment is None:
             raise ValueError("quality 'matched_iou' needs the teacher's assignment")
         scores = teacher_probs.amax(-1)
         index = assignment.clamp(min=0).unsqueeze(-1).expand(-1, -1, -1, 4)
         matched = gt_corners.expand(index.shape[0], -1, -1, -1).gather(2, index)
-        iou, _ = iou_and_giou(corners, matched)
+        iou = box_iou(corners, matched)
         quality = scores**options.gamma * iou ** (1 - options.gamma)  # Eq. 8
         quality = quality.masked_fill(assignment < 0, 0)
-    return torch.where(exists_mask.any(-1, keepdim=True), quality, scores)
+    return torch.where(counts > 0, quality, scores)
 
 
 def feature_kd(
