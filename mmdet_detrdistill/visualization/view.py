@@ -47,7 +47,7 @@ class PairView:
         image: (H, W, 3) uint8 RGB.
         masks: by form, 'paper' and 'released', per teacher stage and level (h, w), without padding.
         strides: of the levels, in pixels.
-        student: its predictions, the best class of each query in the last stage; likewise `teacher`.
+        student: its predictions in the last stage, the best class of each query; so `teacher`.
         objects: ground truth with scores 1; empty when there is none.
         matches: teacher query, student query and cost of each drawn pair, last stages.
         references: (N_t, 2) x and y in [0, 1] of the injected queries' reference points; None where
