@@ -11,13 +11,13 @@ from mmengine.registry import DefaultScope
 from mmrazor.models.algorithms import SingleTeacherDistill
 from torch import Tensor, nn
 
-from ..detectors import ForwardPass, build_adapter
+from ..detectors import ForwardPass, build_adapter, build_detector
 from ..detectors.class_map import ClassMap, ClassMapConfig, make_class_map
 from ..detectors.pair import DistillPair
 from ..functional.linear_assignment import COMPILED
 from ..registry import register
 from .preprocessing import renormalisation
-from .teacher import TeacherPass, build_teacher, check_teacher, detector_config
+from .teacher import TeacherPass, build_teacher, check_teacher
 from .unlabelled import PseudoLabels, is_unlabelled, without_objects
 
 Config = Dict[str, Any]
@@ -48,7 +48,8 @@ class DETRDistill(SingleTeacherDistill):
             {student name: teacher name} does so after renaming, a list gives the teacher's label
             per student class, -1 = none. Names come from the checkpoint and the training data, see
             `TeacherCheckHook`. A student class without a teacher's gets no class target. None: both
-            have the same classes.
+            have the same classes. A teacher that takes phrases (Grounding DINO) is prompted with
+            the training data's names, after renaming.
         teacher_pass: `autocast`, `channels_last` and `compile` of the teacher, see `TeacherPass`.
         unlabelled: `score_threshold` and `task_loss` of images without labels, see `PseudoLabels`.
 
@@ -73,7 +74,7 @@ class DETRDistill(SingleTeacherDistill):
     ) -> None:
         with DefaultScope.overwrite_default_scope('mmdet'):
             if not isinstance(architecture, BaseModel):
-                architecture = MODELS.build(detector_config(architecture, 'architecture'))
+                architecture = build_detector(architecture, 'architecture')
             if isinstance(data_preprocessor, dict):
                 data_preprocessor = MODELS.build(data_preprocessor)
         # From here on no random number is taken from the student, so that it starts as alone.
@@ -109,7 +110,8 @@ class DETRDistill(SingleTeacherDistill):
             )
         self.class_map_config = class_map
         self.class_map: Optional[ClassMap] = None
-        if class_map is not None and not isinstance(class_map, (str, dict)):
+        labels_given = class_map is not None and not isinstance(class_map, (str, dict))
+        if labels_given and not self.teacher_adapter.prompted:
             self.set_class_map(class_map)
 
     def set_class_map(self, label_map: Sequence[int]) -> None:
@@ -169,7 +171,8 @@ class DETRDistill(SingleTeacherDistill):
         )
 
     def _checked_class_map(self) -> Optional[ClassMap]:
-        if self.class_map_config is not None and self.class_map is None:
+        mapped = self.class_map_config is not None and not self.teacher_adapter.prompted
+        if mapped and self.class_map is None:
             raise RuntimeError(
                 'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
                 'or give class_map as a list of labels'

@@ -140,7 +140,7 @@ class PseudoLabels:
             (M, 4) xyxy in pixels of the resized image, `labels` (M,)); and the mean number of boxes
             that an unlabelled image got.
         """
-        predictions = adapter.predict(forward, samples)
+        predictions = adapter.post_process(forward, samples)
         labelled, counts = [], []
         for sample, predicted in zip(samples, predictions):
             if is_unlabelled(sample):

@@ -88,7 +88,7 @@ class Answers:
     def __init__(self, *predictions):
         self.predictions = predictions
 
-    def predict(self, forward, samples):
+    def post_process(self, forward, samples):
         return self.predictions
 
 
