@@ -107,9 +107,8 @@ def _view(model: Any, pair: DistillPair, image: Tensor) -> PairView:
     assigned = teacher.scores.to(boxes[0].device) >= SURE
     if len(labels[0]):
         assigned = pair.teacher_assignment[-1, 0] >= 0
-    padded = sample.metainfo['batch_input_shape']
-    masks, sizes = pair_masks(model, pair)
-    strides = [round(padded[1] / size[1]) for size in sizes]
+    masks = pair_masks(model, pair)
+    strides = [pair.teacher.strides[level.teacher] for level in pair.levels]
     cut = {
         form: [
             [
@@ -154,27 +153,23 @@ def read_predictions(
     return Predictions(boxes.cpu(), labels.cpu(), scores.cpu())
 
 
-def pair_masks(
-    model: Any, pair: DistillPair
-) -> Tuple[Dict[str, List[List[Tensor]]], List[Tuple[int, int]]]:
-    """Per form, teacher stage and shared level the mask (B, h, w), and the levels' sizes.
+def pair_masks(model: Any, pair: DistillPair) -> Dict[str, List[List[Tensor]]]:
+    """Per form, teacher stage and shared level the mask (B, h, w).
 
     The config's own feature loss gives its options to the form of its preset's similarity.
     """
     losses = [FeatureKDLoss(preset=preset) for preset in ('paper', 'released')]
     own = model.distiller.pair_losses.get('loss_feature_kd')
     found: Dict[str, List[List[Tensor]]] = {}
-    sizes: List[Tuple[int, int]] = []
     for preset, loss in zip(('paper', 'released'), losses):
         if own is not None and own.options['mask'] == loss.options['mask']:
             loss = own
         stages = []
         for stage in range(pair.teacher_forward.outputs.logits.shape[0]):
             inputs = loss.mask_inputs(pair, slice(stage, stage + 1))
-            sizes = [tuple(level.shape[-2:]) for level in inputs['teacher_feats']]
             stages.append(target_masks(**inputs))
         found[preset] = stages
-    return found, sizes
+    return found
 
 
 def pair_matches(model: Any, pair: DistillPair, chosen: Tensor) -> List[Tuple[int, int, float]]:
