@@ -46,7 +46,8 @@ def odd_batch(side, padded):
 
 def expected_value(model, images, samples, pairs):
     """Eq. 7 to 9 query by query and level by level; maps start at the same corner."""
-    sides = [a.forward_pass(images, samples) for a in (model.student_adapter, model.teacher_adapter)]
+    adapters = model.student_adapter, model.teacher_adapter
+    sides = [adapter.forward_pass(images, samples) for adapter in adapters]
     assignment = model.teacher_adapter.assign(sides[1].outputs, samples)[-1]
     total = 0
     for image, sample in enumerate(samples):
