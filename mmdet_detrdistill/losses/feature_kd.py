@@ -26,8 +26,8 @@ class FeatureKDLoss(DistillLoss):
     """Target-aware feature distillation, see `functional.feature_kd` and `query_quality`.
 
     A learned 1 x 1 convolution (phi of Eq. 9) brings the student's channels to the teacher's when
-    they differ. Levels are paired by their stride; one without a partner is left out. Where the maps
-    of a stride differ by rounding, the larger one loses its last row or column.
+    they differ. Levels are paired by stride; one without a partner is left out. Where the maps of a
+    stride differ by rounding, the larger one loses its last row or column.
 
     Args:
         loss_weight: factor.

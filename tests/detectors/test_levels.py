@@ -1,4 +1,4 @@
-"""Levels are paired by stride, once, whatever the size of an image and however a backbone rounds."""
+"""Levels are paired by stride, once, whatever an image's size and however a backbone rounds."""
 
 import pytest
 import torch
