@@ -1,4 +1,4 @@
-"""Feature levels: their strides, and which level of the student learns from which of the teacher."""
+"""Feature levels: their strides, and which level of the student learns from which level."""
 
 from contextlib import contextmanager
 from typing import Iterator, List, NamedTuple, Sequence, Tuple
