@@ -119,9 +119,11 @@ setup(
             'mmrazor==1.0.0',
             'joblib',
         ],
+        'text': ['transformers>=4.30,<5'],  # Grounding DINO as a teacher
         'fast': ['numba'],  # matching in threads, several times as fast as with SciPy
         'dev': [
             'numba',
+            'transformers>=4.30,<5',
             'pytest',
             'pytest-xdist',
             'ruff',

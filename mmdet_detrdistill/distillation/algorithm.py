@@ -11,12 +11,12 @@ from mmengine.registry import DefaultScope
 from mmrazor.models.algorithms import SingleTeacherDistill
 from torch import Tensor, nn
 
-from ..detectors import ForwardPass, build_adapter
+from ..detectors import ForwardPass, build_adapter, build_detector
 from ..detectors.class_map import ClassMap, ClassMapConfig, make_class_map
 from ..detectors.pair import DistillPair
 from ..functional.linear_assignment import COMPILED
 from ..registry import register
-from .teacher import TeacherPass, build_teacher, check_teacher, detector_config
+from .teacher import TeacherPass, build_teacher, check_teacher
 
 Config = Dict[str, Any]
 
@@ -45,7 +45,8 @@ class DETRDistill(SingleTeacherDistill):
             {student name: teacher name} does so after renaming, a list gives the teacher's label
             per student class, -1 = none. Names come from the checkpoint and the training data, see
             `TeacherCheckHook`. A student class without a teacher's gets no class target. None: both
-            have the same classes.
+            have the same classes. A teacher that takes phrases (Grounding DINO) is prompted with
+            the training data's names, after renaming.
         teacher_pass: `autocast`, `channels_last` and `compile` of the teacher, see `TeacherPass`.
 
     Raises:
@@ -68,7 +69,7 @@ class DETRDistill(SingleTeacherDistill):
     ) -> None:
         with DefaultScope.overwrite_default_scope('mmdet'):
             if not isinstance(architecture, BaseModel):
-                architecture = MODELS.build(detector_config(architecture, 'architecture'))
+                architecture = build_detector(architecture, 'architecture')
             if isinstance(data_preprocessor, dict):
                 data_preprocessor = MODELS.build(data_preprocessor)
         # From here on no random number is taken from the student, so that it starts as alone.
@@ -100,7 +101,8 @@ class DETRDistill(SingleTeacherDistill):
             )
         self.class_map_config = class_map
         self.class_map: Optional[ClassMap] = None
-        if class_map is not None and not isinstance(class_map, (str, dict)):
+        labels_given = class_map is not None and not isinstance(class_map, (str, dict))
+        if labels_given and not self.teacher_adapter.prompted:
             self.set_class_map(class_map)
 
     def set_class_map(self, label_map: Sequence[int]) -> None:
@@ -130,7 +132,8 @@ class DETRDistill(SingleTeacherDistill):
         self, student: ForwardPass, teacher: ForwardPass, data_samples: List[Any]
     ) -> DistillPair:
         """Both forward passes of a batch, with the class map and injections that apply to them."""
-        if self.class_map_config is not None and self.class_map is None:
+        mapped = self.class_map_config is not None and not self.teacher_adapter.prompted
+        if mapped and self.class_map is None:
             raise RuntimeError(
                 'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
                 'or give class_map as a list of labels'

@@ -5,13 +5,11 @@ from dataclasses import replace
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
-from mmdet.registry import MODELS
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from ..checkpoints.read import load_strictly
-from ..config.read import detector_config
-from ..detectors import DetectorAdapter, ForwardPass
+from ..detectors import DetectorAdapter, ForwardPass, build_detector
 
 
 def build_teacher(
@@ -29,7 +27,7 @@ def build_teacher(
                 'teacher_ckpt is missing: a teacher built from a config has random weights. '
                 'Give a checkpoint, for example --cfg-options model.teacher_ckpt=FILE'
             )
-        teacher = MODELS.build(detector_config(teacher))
+        teacher = build_detector(teacher, 'teacher')
     meta = {} if checkpoint is None else load_strictly(teacher, checkpoint, what='teacher')
     return teacher, meta
 
@@ -96,11 +94,13 @@ def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_class
 
     Args:
         student: adapter of the student; likewise `teacher`.
-        same_classes: there is no class map, so that the numbers of classes must agree.
+        same_classes: there is no class map, so that the numbers of classes must agree, but for a
+            teacher that is prompted with the student's.
 
     Raises:
         ValueError: another number of classes or another image normalisation.
     """
+    same_classes = same_classes and not teacher.prompted
     if same_classes and student.num_classes != teacher.num_classes:
         raise ValueError(
             f'the student has {student.num_classes} classes, the teacher {teacher.num_classes}: '
