@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmdet.models.losses import QualityFocalLoss
 from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..functional.assign_kd import SetCriterion
@@ -26,6 +27,7 @@ QUERY_KINDS = {
     'DeformableDETR': 'point',
     'DINO': 'box',
     'DDQDETR': 'distinct',
+    'RTDETR': 'memory',
 }
 
 
@@ -85,8 +87,8 @@ class DetectorAdapter:
         """What the decoder's queries mean; queries of one kind can change detectors.
 
         'position' (DETR), 'conditional', 'anchor' (DAB), 'point' (one-stage Deformable),
-        'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ); for others the name of
-        the class.
+        'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ), 'memory' (RT-DETR); for
+        others the name of the class.
         """
         names = [cls.__name__ for cls in type(self.detector).__mro__]
         kind = next((QUERY_KINDS[name] for name in names if name in QUERY_KINDS), names[0])
@@ -240,13 +242,28 @@ class DetectorAdapter:
             head_outputs=predicted,
         )
 
-    def task_loss(self, forward: ForwardPass, samples: List[Any]) -> Dict[str, Tensor]:
-        """The detector's own losses, named as `detector.loss` names them."""
+    def task_loss(
+        self, forward: ForwardPass, samples: List[Any], images: Optional[List[int]] = None
+    ) -> Dict[str, Tensor]:
+        """Compute the detector's own losses, named as `detector.loss` names them.
+
+        Args:
+            forward: over the batch.
+            samples: B `DetDataSample`s with ground truth.
+            images: indices of the images that count; None = all.
+        """
         inputs = forward.state.head_inputs
         arguments = list(forward.outputs.head_outputs)
+        encoder = []
         if 'enc_outputs_class' in inputs:
-            arguments += [inputs['enc_outputs_class'], inputs['enc_outputs_coord']]
-        arguments += [[s.gt_instances for s in samples], [s.metainfo for s in samples]]
+            encoder = [inputs['enc_outputs_class'], inputs['enc_outputs_coord']]
+        counted = samples
+        if images is not None:
+            arguments = [tensor[:, images] for tensor in arguments]
+            encoder = [None if tensor is None else tensor[images] for tensor in encoder]
+            counted = [samples[image] for image in images]
+        arguments += encoder
+        arguments += [[s.gt_instances for s in counted], [s.metainfo for s in counted]]
         if 'dn_meta' in inputs:
             arguments.append(inputs['dn_meta'])
         return self._explained(forward.outputs, samples, self.head.loss_by_feat, *arguments)
@@ -255,6 +272,23 @@ class DetectorAdapter:
         """The detector's own predictions, after its post-processing, put into the samples."""
         predicted: List[Any] = self.detector.predict(images, samples)
         return predicted
+
+    def post_process(self, forward: ForwardPass, samples: List[Any]) -> List[InstanceData]:
+        """Post-process the last stage's predictions as the detector's own `predict` does.
+
+        Args:
+            forward: over the batch, in eval mode.
+            samples: B `DetDataSample`s.
+
+        Returns:
+            Per image `bboxes` (M, 4) xyxy in pixels of the resized image, `scores` (M,) and
+            `labels` (M,).
+        """
+        metas = [sample.metainfo for sample in samples]
+        found: List[InstanceData] = self.head.predict_by_feat(
+            *forward.outputs.head_outputs, batch_img_metas=metas, rescale=False
+        )
+        return found
 
     @torch.no_grad()
     def assign(
