@@ -19,6 +19,11 @@ class ClassMap(NamedTuple):
     student_classes: Tensor
     teacher_classes: Tensor
 
+    def student_labels(self, labels: Tensor) -> Tensor:
+        """The student's label of each of the teacher's labels (n,), -1 = it has none."""
+        same = labels.unsqueeze(-1) == self.label_map.to(labels.device)
+        return same.long().argmax(-1).masked_fill(~same.any(-1), -1)
+
 
 def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int) -> ClassMap:
     """From one teacher label, or -1, per student label.
