@@ -54,7 +54,7 @@ def test_error_names_both_extras():
     message = run_python(HIDE + REPORT, 'mmengine')
     assert 'mmengine is not installed' in message
     assert '".[openmmlab]"' in message
-    assert 'mmdet_detrdistill[onedl]' in message
+    assert '".[onedl]"' in message
 
 
 def test_mmcv_without_operators():

@@ -37,13 +37,13 @@ def run_all(quick: bool, folder: Path) -> List[Result]:
 
 
 def table(results: List[Result]) -> str:
-    lines = ['| fault | observed, as expected | remains |', '|---|---|---|']
+    lines = ['| fault | outcome, as expected | remains |', '|---|---|---|']
     for found in results:
-        text = found.observed
-        text = text if len(text) <= 110 else f'{text[:107]}...'
+        text = found.case.outcome if 'Error: ' in found.observed else found.observed
+        if not found.fits:
+            text = f'**expected** {found.case.outcome} **but** {found.observed}'
         text = text.replace('|', '\\|').replace('<', '&lt;')
-        verdict = '' if found.fits else f'**not as expected** ({found.case.outcome}): '
-        cells = [found.case.name, verdict + text, found.kept]
+        cells = [found.case.name, text, found.kept]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
 
