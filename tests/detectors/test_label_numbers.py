@@ -123,7 +123,8 @@ def test_check_and_training_refuse_permuted_classes(tmp_path):
     config = trainings.distillation(tmp_path / 'data', tmp_path / 'teacher.pth', epochs=1)
     config.model.class_map = 'auto'
     for key in ('train', 'val', 'test'):
-        config[f'{key}_dataloader'].dataset.metainfo = dict(classes=CLASSES[::-1])
+        dataset = config[f'{key}_dataloader'].dataset
+        dataset.update(metainfo=dict(classes=CLASSES[::-1]), _scope_='mmdet')
     reason = (
         "instances_train.json: the objects of class 'circle' have label 0, metainfo.classes says 2"
     )
