@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser  # noqa: F401
+
 TESTS = Path(__file__).parent
 IN_CI = os.environ.get('CI') == 'true'
 MAY_BE_MISSING = 'needs a GPU'  # the only reason to skip a test in CI

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from ..detectors.class_map import class_names
+from ..detectors.label_numbers import check_label_numbers, check_num_classes
 
 
 def first_batch(
@@ -20,19 +21,24 @@ def first_batch(
 
     Returns:
         The batch, where it is from, and the class names of the data.
+
+    Raises:
+        ValueError: see `check_label_numbers`.
     """
     names = data_class_names(config)
     if synthetic:
+        check_num_classes(len(names or ()), num_classes)
         return synthetic_batch(size, num_classes), 'synthetic', names
     loader_config = dict(config.train_dataloader, num_workers=0, persistent_workers=False)
     loader_config.pop('prefetch_factor', None)
     try:
         loader = Runner.build_dataloader(loader_config, seed=0)
+        names = class_names(getattr(loader.dataset, 'metainfo', None) or {})
+        check_label_numbers(loader.dataset, names, num_classes)
         batch = next(iter(loader))
     except FileNotFoundError as error:
         source = f'synthetic, since {error.filename or error} is missing'
         return synthetic_batch(size, num_classes), source, names
-    names = class_names(getattr(loader.dataset, 'metainfo', None) or {})
     return batch, 'first batch of the training data', names
 
 

@@ -23,6 +23,11 @@ class ClassMap(NamedTuple):
         """The map on a device; itself where it is there already."""
         return ClassMap(*(labels.to(device) for labels in self))
 
+    def student_labels(self, labels: Tensor) -> Tensor:
+        """The student's label of each of the teacher's labels (n,), -1 = it has none."""
+        same = labels.unsqueeze(-1) == self.label_map
+        return same.long().argmax(-1).masked_fill(~same.any(-1), -1)
+
 
 def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int) -> ClassMap:
     """From one teacher label, or -1, per student label.

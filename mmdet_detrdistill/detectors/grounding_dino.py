@@ -9,10 +9,13 @@ from mmdet.models.task_modules.assigners import (
     FocalLossCost,
     HungarianAssigner,
 )
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..functional.boxes import cxcywh_to_xyxy
 from .base import DetectorAdapter
-from .outputs import EncoderState
+from .gt_assignment import image_sizes
+from .outputs import EncoderState, ForwardPass
 from .registry import register_adapter
 
 #: of a zero-shot detector, whose config has no assigner: those that it is fine-tuned with
@@ -101,8 +104,21 @@ class GroundingDINOAdapter(DetectorAdapter):
         decoded = self.detector.forward_decoder(**inputs)
         text = {name: state.head_inputs[name] for name in ('memory_text', 'text_token_mask')}
         logits, boxes = self.head(**decoded, **text)
-        scores = logits.float().sigmoid() @ self._token_weights.to(logits.device).T
+        self._token_weights = self._token_weights.to(logits.device)  # it stays there
+        scores = logits.float().sigmoid() @ self._token_weights.T
         return decoded, (torch.logit(scores, eps=torch.finfo(scores.dtype).eps), boxes)
+
+    def post_process(self, forward: ForwardPass, samples: List[Any]) -> List[InstanceData]:
+        """Take the best (query, class) scores, which the head itself makes of token logits."""
+        found = []
+        limit = (self.head.test_cfg or {}).get('max_per_img', forward.outputs.logits.shape[2])
+        scores, boxes = forward.outputs.logits[-1].sigmoid(), forward.outputs.boxes[-1]
+        for size, score, box in zip(image_sizes(samples, boxes), scores, boxes):
+            best, places = score.flatten().topk(min(limit, score.numel()))
+            corners = cxcywh_to_xyxy(box[places // score.shape[1]]).clamp(0, 1)
+            labels = places % score.shape[1]
+            found.append(InstanceData(bboxes=corners * size, scores=best, labels=labels))
+        return found
 
     def predict(self, images: Tensor, samples: List[Any]) -> List[Any]:
         for sample in samples:

@@ -3,11 +3,13 @@
 from functools import cached_property
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.logits_kd import Predictions
 from . import DecoderOutputs, DetectorAdapter, ForwardPass, ground_truth, name_non_finite_image
 from .class_map import ClassMap
+from .levels import SharedLevel, pair_strides, shared_levels
 
 #: makes entries of the student's decoder inputs, each (B, N, .)
 Injection = Callable[['DistillPair'], Dict[str, Tensor]]
@@ -53,6 +55,13 @@ class DistillPair:
         return ground_truth(self.samples)
 
     @cached_property
+    def levels(self) -> List[SharedLevel]:
+        """The feature levels that both sides have, paired by stride."""
+        pairs = pair_strides(self.student.strides, self.teacher.strides)
+        states = self.student_forward.state, self.teacher_forward.state
+        return shared_levels(pairs, *(state.sizes for state in states))
+
+    @cached_property
     def teacher_assignment(self) -> Tensor:
         """(L_t, B, N_t) int64, the teacher's own assignment: object, -1 background, -2 left out."""
         label_map = None if self.class_map is None else self.class_map.label_map
@@ -79,6 +88,21 @@ class DistillPair:
     def teacher_classes(self) -> Optional[Tensor]:
         """(K',) the teacher's classes that the student has, in its order; None = all."""
         return None if self.class_map is None else self.class_map.teacher_classes
+
+    def without_unmapped(self, logits: Tensor) -> Tensor:
+        """Let the classes that the teacher does not know say no, without a gradient.
+
+        Args:
+            logits: of the student, (..., C).
+
+        Returns:
+            The same shape; such a class has a score of 0 under sigmoid and softmax alike.
+        """
+        if self.class_map is None:
+            return logits
+        unmapped = self.class_map.label_map < 0
+        unmapped = F.pad(unmapped, (0, logits.shape[-1] - len(unmapped)))  # background counts
+        return logits.masked_fill(unmapped, -1e4)
 
     def predictions(self, student: DecoderOutputs) -> Tuple[Predictions, Predictions]:
         """Both sides' predictions as `functional.logits_kd` and `aligned_kd` take them.

@@ -138,12 +138,20 @@ def feature_kd(
     """
     _check_shapes(student_feats, teacher_feats, teacher_queries)
     masks = target_masks(teacher_feats, teacher_queries, quality, valid_masks, options)
-    total = student_feats[0].new_zeros(())
-    for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
-        valid = torch.ones_like(masks[level]) if valid_masks is None else valid_masks[level]
-        num_valid = valid.sum((1, 2), keepdim=True).clamp(min=1)
-        error = (teacher.detach() - student).square().mean(1)  # (B, H, W)
-        total = total + (masks[level] * valid / num_valid * error).sum()
+    sizes = [mask[0].numel() for mask in masks]
+    # all levels, one after the other
+    student, teacher = (
+        torch.cat([feat.flatten(2) for feat in feats], 2) for feats in (student_feats, teacher_feats)
+    )
+    weights = torch.cat([mask.flatten(1) for mask in masks], 1)  # (B, P)
+    valid = torch.ones_like(weights, dtype=torch.bool)
+    if valid_masks is not None:
+        valid = torch.cat([mask.flatten(1) for mask in valid_masks], 1)
+    error = weights * (teacher.detach() - student).square().mean(1) * valid
+    sums, counts = (
+        torch.stack([part.sum(1) for part in values.split(sizes, 1)]) for values in (error, valid)
+    )
+    total = (sums / counts.clamp(min=1)).sum()
     return total / reduce(total.new_full((), teacher_queries.shape[1]))
 
 

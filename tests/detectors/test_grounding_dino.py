@@ -35,9 +35,13 @@ def test_scores_and_boxes_are_those_of_predict(teacher, kind):
     outputs = teacher.forward_pass(images, samples).outputs
     num_queries, num_classes = outputs.logits.shape[2:]
     teacher.head.test_cfg = dict(max_per_img=num_queries * num_classes)
+    processed = teacher.post_process(teacher.forward_pass(images, samples), samples)
     predicted = teacher.predict(images, copy.deepcopy(samples))
     for image, sample in enumerate(predicted):
         found = sample.pred_instances
+        torch.testing.assert_close(processed[image].scores, found.scores, rtol=1e-4, atol=1e-6)
+        processed_boxes = processed[image].bboxes.sort(0).values
+        torch.testing.assert_close(processed_boxes, found.bboxes.sort(0).values, rtol=0, atol=1e-3)
         scores, order = outputs.logits[-1, image].sigmoid().flatten().sort(descending=True)
         torch.testing.assert_close(scores, found.scores, rtol=1e-4, atol=1e-6)
         height, width = sample.img_shape

@@ -33,6 +33,7 @@ OBJECTS = ('none', 'one')  # no image without objects; the first image, that of 
 def make_algorithm(variant, options, preset, student_seed=1):
     """In float64 and without anything random: no dropout, no denoising, fixed batch statistics."""
     losses = {name: dict(type=kind, preset=preset) for name, kind in KINDS.items()}
+    del losses['loss_aligned_kd']['preset']
     if preset == 'released':
         losses['loss_logits_kd']['contrast_weight'] = 0.2
     student, teacher = tiny_config(variant, **options), tiny_config(variant)

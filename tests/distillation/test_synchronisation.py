@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.detectors import gt_assignment
-from mmdet_detrdistill.functional import matching
+from mmdet_detrdistill.detectors import base, gt_assignment
+from mmdet_detrdistill.functional import matching, transfer
 from tests.synchronisation import Synchronisations
 from tests.tiny_detectors import batch, tiny
 

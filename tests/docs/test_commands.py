@@ -36,7 +36,7 @@ ELSEWHERE = [
     (r'python tools/report\.py .*', 'tests/tools/test_report.py::test_card_by_value'),
     (
         r'python tools/visualize\.py .*',
-        'tests/tools/test_visualize.py::test_pictures_of_both_images',
+        'tests/tools/test_visualize.py::test_images_with_and_without_ground_truth',
     ),
     (r'python tools/ablation\.py.*', 'tests/tools/test_ablation.py::test_fast_run'),
     (r'python tools/train\.py my_teacher\.py', 'python tools/train.py my_student.py'),
