@@ -74,7 +74,7 @@ def untouched_random_states() -> Iterator[None]:
 
 @torch.no_grad()
 def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[float, int]:
-    """mAP of the teacher on the first validation images, and their number.
+    """Return the mAP of the teacher on the first validation images, and their number.
 
     Raises:
         ValueError: the evaluator gives no mAP.
@@ -107,7 +107,7 @@ def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[flo
 
 
 def _give_student_labels(samples: List[Any], class_map: ClassMap) -> None:
-    """Rename the teacher's predictions; those of classes that the student lacks go."""
+    """Give predictions of the teacher the student's labels; drop classes that the student lacks."""
     names = dict(zip(class_map.teacher_classes.tolist(), class_map.student_classes.tolist()))
     for sample in samples:
         found = sample.pred_instances
