@@ -5,12 +5,13 @@ and builds what such a config holds in the package's own registries. Ours are em
 MMDetection's, so that every type is looked up there. In effect once this package is imported.
 """
 
-from typing import Callable, Type, TypeVar
+from typing import Any, Callable, Iterator, Type, TypeVar
 
 import mmdet.registry
+import mmengine.registry
 import mmrazor.registry
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 SCOPE = 'mmdet_detrdistill'
 T = TypeVar('T')
@@ -36,3 +37,38 @@ def register(kind: str) -> Callable[[Type[T]], Type[T]]:
         return cls
 
     return decorate
+
+
+def class_of(kind: str, config: Any) -> Any:
+    """The class that a config's `type` names, whether it is given as a class or by name.
+
+    Args:
+        kind: the registry's name: 'MODELS', 'TASK_UTILS', 'HOOKS', ...
+        config: a dict with a `type`, or that type: a class, a registered name of any scope, or a
+            dotted path. A plain name means MMDetection's, then MMRazor's, then another's.
+
+    Returns:
+        The class (or function); None for anything else, and for a name that nothing has.
+    """
+    found = config.get('type') if isinstance(config, dict) else config
+    if not isinstance(found, str):
+        return found if callable(found) else None
+    own = getattr(mmdet.registry, kind)
+    first = (own, getattr(mmrazor.registry, kind))
+    scopes = first if '.' in found else (*first, *_descendants(getattr(mmengine.registry, kind)))
+    for scope in scopes:
+        known = scope.get(found)
+        if known is not None:
+            return known
+    return None
+
+
+def _descendants(registry: Registry) -> Iterator[Registry]:
+    for child in registry.children.values():
+        yield child
+        yield from _descendants(child)
+
+
+def scope_of(config: Any) -> Any:
+    """Context for building what a config names: in its `default_scope`, else MMDetection's."""
+    return DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmdet')
