@@ -164,7 +164,8 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
             ),
         )
         adapters = model.student_adapter, model.teacher_adapter
-        return DistillPair(*adapters, forward, teacher_forward, samples, model.class_map)
+        rules = model.distiller.injections
+        return DistillPair(*adapters, forward, teacher_forward, samples, model.class_map, rules)
 
     def loss_step(name: str, pair: DistillPair) -> None:
         terms = model.distiller.pair_losses[name](pair)

@@ -85,8 +85,9 @@ def describe(model: DETRDistill) -> Rows:
         rows.append(('learned between them (M)', f'{learned:.3f}'))
     for name, loss in model.distiller.pair_losses.items():
         if loss.injects:
-            why = '; '.join(loss.injection.passed_over)
-            chosen = type(loss.injection).__name__
+            rule = model.distiller.injections[loss.injection_name]
+            why = '; '.join(rule.passed_over)
+            chosen = type(rule).__name__
             rows.append((f'{name} injects', f'{chosen}, since {why}' if why else chosen))
     return rows
 

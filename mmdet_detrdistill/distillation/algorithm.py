@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from mmrazor.models.algorithms import SingleTeacherDistill
 from torch import Tensor, nn
 
-from ..detectors import build_adapter
+from ..detectors import ForwardPass, build_adapter
 from ..detectors.class_map import ClassMap, ClassMapConfig, make_class_map
 from ..detectors.pair import DistillPair
 from ..functional.linear_assignment import COMPILED
@@ -109,38 +109,43 @@ class DETRDistill(SingleTeacherDistill):
         self.class_map = make_class_map(label_map, *sizes)
 
     def loss(self, batch_inputs: Tensor, data_samples: List[Any]) -> Dict[str, Tensor]:
-        """The student's own losses, under their own names, and the distillation losses.
+        """Compute the student's own losses, under their own names, and the distillation losses.
 
         Args:
             batch_inputs: (B, 3, H, W) preprocessed and padded.
             data_samples: B `DetDataSample`s with ground truth.
         """
-        distilling = self.distiller.active and not self.distillation_stopped
-        if distilling and self.class_map_config is not None and self.class_map is None:
+        teacher = None
+        if self.distiller.active and not self.distillation_stopped:
+            with self.distiller.recording('teacher'):
+                teacher = self.teacher_pass(batch_inputs, data_samples)
+        with self.distiller.recording('student'):
+            student = self.student_adapter.forward_pass(batch_inputs, data_samples)
+            losses = self.student_adapter.task_loss(student, data_samples)
+        pair = None if teacher is None else self._pair(student, teacher, data_samples)
+        losses.update(self.distiller.compute_distill_losses(pair))
+        return losses
+
+    def _pair(
+        self, student: ForwardPass, teacher: ForwardPass, data_samples: List[Any]
+    ) -> DistillPair:
+        """Both forward passes of a batch, with the class map and injections that apply to them."""
+        if self.class_map_config is not None and self.class_map is None:
             raise RuntimeError(
                 'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
                 'or give class_map as a list of labels'
             )
-        if distilling:
-            self.distiller.set_deliveries_override(False)
-            with self.distiller.teacher_recorders, self.distiller.deliveries:
-                teacher_forward = self.teacher_pass(batch_inputs, data_samples)
-        self.distiller.set_deliveries_override(True)
-        with self.distiller.student_recorders, self.distiller.deliveries:
-            student_forward = self.student_adapter.forward_pass(batch_inputs, data_samples)
-            losses = self.student_adapter.task_loss(student_forward, data_samples)
-        pair = None
-        if distilling:
-            pair = DistillPair(
-                self.student_adapter,
-                self.teacher_adapter,
-                student_forward,
-                teacher_forward,
-                data_samples,
-                self.class_map,
-            )
-        losses.update(self.distiller.compute_distill_losses(pair))
-        return losses
+        num_stages = (forward.outputs.logits.shape[0] for forward in (student, teacher))
+        return DistillPair(
+            self.student_adapter,
+            self.teacher_adapter,
+            student,
+            teacher,
+            data_samples,
+            self.class_map,
+            self.distiller.injections,
+            self.distiller.assigned_stages(*num_stages),
+        )
 
     def train(self, mode: bool = True) -> 'DETRDistill':
         """Student and distiller change mode; the teacher stays in eval mode."""
