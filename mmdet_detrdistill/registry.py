@@ -53,14 +53,15 @@ def class_of(kind: str, config: Any) -> Any:
     found = config.get('type') if isinstance(config, dict) else config
     if not isinstance(found, str):
         return found if callable(found) else None
-    own = getattr(mmdet.registry, kind)
-    first = (own, getattr(mmrazor.registry, kind))
-    scopes = first if '.' in found else (*first, *_descendants(getattr(mmengine.registry, kind)))
-    for scope in scopes:
-        known = scope.get(found)
-        if known is not None:
-            return known
-    return None
+    try:
+        for package in (mmdet.registry, mmrazor.registry):
+            known = getattr(package, kind).get(found)
+            if callable(known):
+                return known
+    except RuntimeError:  # a dotted path that leads nowhere
+        return None
+    others = _descendants(getattr(mmengine.registry, kind))
+    return next((scope.module_dict[found] for scope in others if found in scope.module_dict), None)
 
 
 def _descendants(registry: Registry) -> Iterator[Registry]:
@@ -69,6 +70,16 @@ def _descendants(registry: Registry) -> Iterator[Registry]:
         yield from _descendants(child)
 
 
-def scope_of(config: Any) -> Any:
-    """Context for building what a config names: in its `default_scope`, else MMDetection's."""
-    return DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmdet')
+def scope_of(config: Any = None) -> Any:
+    """Context for building detectors and data: a config's `default_scope`, else MMDetection's.
+
+    Args:
+        config: None takes the scope that is set already, as by a `Runner`.
+    """
+    if config is None:
+        current = DefaultScope.get_current_instance()
+        name = None if current is None else current.scope_name
+    else:
+        name = config.get('default_scope')
+    outside = name in (None, 'mmengine', 'mmrazor')  # where no detector is registered
+    return DefaultScope.overwrite_default_scope('mmdet' if outside else name)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..detectors import DetectorAdapter
 from ..distillation.algorithm import DETRDistill
 from ..losses.feature_kd import paired_levels
-from .model import Rows
+from .batch import Rows
 
 #: gradient norm of a distillation loss over that of the task loss that is taken as sane
 SANE = (0.05, 2.0)

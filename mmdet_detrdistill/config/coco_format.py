@@ -24,12 +24,14 @@ class Labels(NamedTuple):
         objects: number of usable objects by category name.
         left_out: number of annotations that MMDetection leaves out, by reason.
         first_image: `file_name` of the first image.
+        path: of the file.
     """
 
     names: List[str]
     objects: Dict[str, int]
     left_out: Dict[str, int]
     first_image: str
+    path: str
 
     def describe(self, classes: Optional[Sequence[str]] = None) -> str:
         """Count the objects of the classes (None: all), and what is left out.
@@ -42,7 +44,7 @@ class Labels(NamedTuple):
         reasons = f'; left out{reasons[1:]}' if reasons else ''
         if number == 0:
             wanted = '' if classes is None else f' of the classes {", ".join(classes)}'
-            raise ValueError(f'no object{wanted} is labelled{reasons}')
+            raise ValueError(f'{self.path}: no object{wanted} is labelled{reasons}')
         return f'{number} objects{reasons}'
 
 
@@ -99,7 +101,7 @@ def read_annotations(path: str, evaluated: bool = False) -> Labels:
             left_out[reason] += 1
         else:
             objects[name_of[annotation['category_id']]] += 1
-    return Labels(names, objects, left_out, content['images'][0]['file_name'])
+    return Labels(names, objects, left_out, content['images'][0]['file_name'], path)
 
 
 def _check_entries(path: str, what: str, entries: List[Any], keys: Dict[str, Any]) -> None:
@@ -272,26 +274,22 @@ def resolve_coco_format(cfg: Config) -> None:
     if missing:
         raise KeyError(f'a config with coco_format=True needs {", ".join(missing)}')
     labels: Dict[str, Labels] = {}
-    paths: Dict[str, str] = {}
     for split in splits:
         ann, images = (osp.join(cfg.data_root, cfg[key]) for key in PLACES[split])
-        labels[split], paths[split] = read_annotations(ann, evaluated=split == 'val'), ann
+        labels[split] = read_annotations(ann, evaluated=split == 'val')
         first = osp.join(images, labels[split].first_image)
         if not osp.isfile(first):
             raise FileNotFoundError(
                 f'{ann} names the image {first}, which does not exist; set train_img and val_img '
                 '(relative to data_root) to the folder of the images'
             )
-    where = ' and '.join(paths.values())
+    where = ' and '.join(found.path for found in labels.values())
     names = [labels[split].names for split in (splits[0], splits[-1])]
     cfg.classes = class_names(*names, cfg.get('classes'), where)
-    for split, found in labels.items():
-        try:
-            counted = found.describe(cfg.classes)
-        except ValueError as error:
-            raise ValueError(f'{paths[split]}: {error}') from error
+    for found in labels.values():
+        counted = found.describe(cfg.classes)
         if found.left_out:
-            print_log(f'{paths[split]}: {counted}', 'current')
+            print_log(f'{found.path}: {counted}', 'current')
     for name, split in loaders.items():
         dataset = _only_dataset(cfg[name])
         if not is_coco(dataset):
@@ -307,5 +305,5 @@ def resolve_coco_format(cfg: Config) -> None:
         metrics = cfg.get(name) or []
         for metric in metrics if isinstance(metrics, list) else [metrics]:
             if 'ann_file' in metric:
-                metric.ann_file = paths['val']
+                metric.ann_file = labels['val'].path
     set_num_classes(cfg.model, len(cfg.classes))

@@ -68,6 +68,8 @@ class FeatureKDLoss(DistillLoss):
             source=source,
             exclude_padding=exclude_padding,
         )
+        if not 0 <= gamma <= 1:
+            raise ValueError(f'FeatureKDLoss: gamma must lie in [0, 1], got {gamma!r}')
         self.phi: nn.Module = nn.Identity()
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
