@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional, Union
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
+from ..registry import type_name
 from .coco_format import resolve_coco_format
 
 #: names in `default_hooks` that MMEngine takes None for
@@ -55,7 +56,25 @@ def load_config(path: str, what: str = 'config') -> Config:
         raise ValueError(f'{what} {path}: {type(error).__name__}: {error}') from error
     if 'model' not in config:
         raise ValueError(f'{what} {path} has no `model`')
-    return config
+    return config if '::' in path or not Config._is_lazy_import(path) else with_type_names(config)
+
+
+def with_type_names(config: Config) -> Config:
+    """Replace the classes of a pure Python config by their names, as any tool can write them.
+
+    Its default scope becomes MMDetection's if it has none.
+    """
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(named(item) for item in value)
+        return type_name(value) if callable(value) else value
+
+    content = {key: named(config[key]) for key in config.to_dict()}
+    content['default_scope'] = content.get('default_scope') or 'mmdet'
+    return Config(content, filename=config.filename)
 
 
 def open_config(

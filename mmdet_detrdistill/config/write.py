@@ -36,7 +36,6 @@ def compose(
     out: str,
 ) -> str:
     """The text of the config; see `api.write_config`."""
-    base = Config(base.to_dict())  # types by name
     sides: Dict[str, Dict[str, Any]] = {'student': {}, 'teacher': {}}
     model: Dict[str, Any] = {}
     settings: Dict[str, Any] = {}
@@ -67,8 +66,7 @@ def compose(
         for keys, value in merged(changed, own):
             put(settings, keys, value)
     else:
-        scope = base.get('default_scope') or 'mmdet'
-        settings = {**changed.to_dict(), 'default_scope': scope, **settings}
+        settings = {**changed.to_dict(), **settings}
 
     distiller = dict(type='DETRDistiller', distill_losses={k: dict(v) for k, v in LOSSES.items()})
     for keys, value in leaves(model.pop('distiller', {})):
