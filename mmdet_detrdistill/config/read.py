@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any, Dict, Optional, Union
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.hub import get_config
 
 from ..registry import type_name
@@ -70,6 +71,8 @@ def with_type_names(config: Config) -> Config:
             return {key: named(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return type(value)(named(item) for item in value)
+        if isinstance(value, (LazyObject, LazyAttr)):  # in a list MMEngine leaves them
+            value = value.build()
         return type_name(value) if callable(value) else value
 
     content = {key: named(config[key]) for key in config.to_dict()}
@@ -80,7 +83,7 @@ def with_type_names(config: Config) -> Config:
 def open_config(
     path: str, options: Optional[Dict[str, Any]] = None, needs_data: bool = True
 ) -> Config:
-    """Read the config of a training, with its overrides and its COCO-format data filled in.
+    """Read the config of a training: with overrides, COCO-format data and a work folder filled in.
 
     Args:
         options: overrides by dotted name.
@@ -101,6 +104,8 @@ def open_config(
     hooks = config.get('default_hooks') or {}
     for name in [name for name in hooks if hooks[name] is None and name not in MMENGINE_HOOKS]:
         del hooks[name]  # switched off; MMEngine would stop without a word
+    if config.get('work_dir') is None:
+        config.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
     return config
 
 
