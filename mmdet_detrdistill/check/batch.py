@@ -10,12 +10,12 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-from torch import nn
 
 from ..config.coco_format import is_coco, leaf_datasets, read_annotations
 from ..config.read import load_config
 from ..detectors import DetectorAdapter
 from ..detectors.class_map import class_names
+from ..distillation.preprocessing import num_channels
 from ..registry import class_of, scope_of
 
 Rows = List[Tuple[str, str]]
@@ -34,7 +34,7 @@ def first_batch(
         ValueError: an annotation file cannot be trained on, or nothing in it is labelled.
     """
     names = data_class_names(config)
-    channels = input_channels(student.detector)
+    channels = num_channels(student.detector) or 3
     if synthetic:
         batch = synthetic_batch(size, student.num_classes, channels)
         return batch, 'synthetic', names, []
@@ -69,12 +69,6 @@ def describe_labels(config: Config) -> Rows:
             counted = read_annotations(path, key == 'val').describe(classes)
             rows.append((f'{key} labels', counted))
     return rows
-
-
-def input_channels(detector: nn.Module) -> int:
-    """Channels of the images that a detector takes: those of its first convolution."""
-    layers = detector.backbone.modules()
-    return next((layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)), 3)
 
 
 def data_class_names(config: Config) -> Optional[List[str]]:

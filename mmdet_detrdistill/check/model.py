@@ -10,7 +10,7 @@ from torch import nn
 
 from ..checkpoints.resume import check_start
 from ..config.read import detector_config
-from ..detectors import DetectorAdapter
+from ..detectors import DetectorAdapter, build_detector
 from ..distillation.algorithm import DETRDistill
 from ..functional.stages import stage_groups
 from ..registry import class_of, scope_of
@@ -25,7 +25,7 @@ def build(config: Config, random_teacher: bool) -> DETRDistill:
     model = dict(config.model)
     with scope_of(config):
         if random_teacher:
-            teacher = MODELS.build(detector_config(model['teacher']))
+            teacher = build_detector(model['teacher'], 'teacher')
             forget_pretrained(teacher)
             teacher.init_weights()
             model.update(teacher=teacher, teacher_ckpt=None)
@@ -65,7 +65,7 @@ def describe(model: DETRDistill) -> Rows:
     def both(value: Any) -> str:
         return ' / '.join(str(value(side)) for side in sides)
 
-    depths = [side.detector.decoder.num_layers for side in sides]
+    depths = [side.num_layers[1] for side in sides]
     groups = stage_groups(*depths)
     paired = ', '.join(f'S{s + 1} <- {[t + 1 for t in g]}' for s, g in enumerate(groups))
     rows = [
@@ -73,11 +73,11 @@ def describe(model: DETRDistill) -> Rows:
         ('detector', both(lambda side: type(side.detector).__name__)),
         ('backbone', both(lambda side: type(side.detector.backbone).__name__)),
         ('width', both(lambda side: side.embed_dims)),
-        ('queries', both(lambda side: side.detector.num_queries)),
+        ('queries', both(lambda side: side.num_queries)),
         ('kind of query', both(lambda side: side.query_kind)),
         ('class head', both(lambda side: side.activation)),
-        ('classes', both(lambda side: side.num_classes)),
-        ('encoder layers', both(lambda side: side.detector.encoder.num_layers)),
+        ('classes', both(lambda side: 'by prompt' if side.prompted else side.num_classes)),
+        ('encoder layers', both(lambda side: side.num_layers[0])),
         ('decoder stages', f'{depths[0]} / {depths[1]}: {paired}'),
         ('parameters (M)', both(lambda side: round(parameters_of(side.detector) / 1e6, 2))),
     ]
@@ -114,10 +114,10 @@ def check_predictions(student: DetectorAdapter) -> None:
     """ValueError when validation would ask for more predictions than the student makes."""
     wanted = (student.detector.test_cfg or {}).get('max_per_img', 0)
     per_query = student.num_classes if student.activation == 'sigmoid' else 1
-    found = student.detector.num_queries * per_query
+    found = student.num_queries * per_query
     if wanted > found:
         raise ValueError(
-            f'test_cfg.max_per_img is {wanted}, but {student.detector.num_queries} queries give '
+            f'test_cfg.max_per_img is {wanted}, but {student.num_queries} queries give '
             f'{found} predictions: validation would fail. Set it to {found} or less.'
         )
 

@@ -1,17 +1,16 @@
 """What has to hold before a distillation is trained: both sides fit, one step works."""
 
-import platform
 import traceback
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Sequence
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ..checkpoints.read import CheckpointError
+from ..compat.environment import versions
 from ..detectors.class_map import settle_classes
 from ..registry import SCOPE as PACKAGE
 from ..registry import scope_of
@@ -20,20 +19,14 @@ from .model import build, check_predictions, describe, describe_start
 from .step import check_step
 
 
-def versions() -> Rows:
+def describe_versions() -> Rows:
     """The installed stack; importing the package has already refused one that does not fit."""
-    import mmcv
-    import mmdet
-    import mmengine
-    import mmrazor
-
-    from .. import __version__
-
-    stack = ', '.join(f'{m.__name__} {m.__version__}' for m in (mmengine, mmcv, mmdet, mmrazor))
+    found = versions()
+    stack = ', '.join(f'{name} {found[name]}' for name in ('mmengine', 'mmcv', 'mmdet', 'mmrazor'))
     return [
-        ('python, torch', f'{platform.python_version()}, {torch.__version__}'),
+        ('python, torch', f'{found["python"]}, {found["torch"]}'),
         ('OpenMMLab', f'{stack}: fits together'),
-        ('mmdet_detrdistill', __version__),
+        ('mmdet_detrdistill', found['mmdet_detrdistill']),
     ]
 
 
@@ -73,7 +66,7 @@ def check(
     Raises:
         ValueError, TypeError, FileNotFoundError, CheckpointError: what does not fit, and why.
     """
-    yield versions()
+    yield describe_versions()
     with quiet(), scope_of(config):
         model = build(config, random_teacher)
         rows = describe(model) + describe_start(config, model)

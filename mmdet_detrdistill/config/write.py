@@ -23,7 +23,7 @@ LOSSES = dict(
     loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0),
 )
 BASE_MODEL = '_base_.model'
-WRAPPER_KEYS = ('distiller', 'class_map', 'teacher_pass')
+WRAPPER_KEYS = ('distiller', 'class_map', 'teacher_pass', 'unlabelled', 'data_preprocessor')
 
 
 def compose(

@@ -11,13 +11,15 @@ from mmengine.registry import DefaultScope
 from mmrazor.models.algorithms import SingleTeacherDistill
 from torch import Tensor, nn
 
-from ..detectors import ForwardPass, build_adapter
+from ..detectors import ForwardPass, build_adapter, build_detector
 from ..detectors.class_map import ClassMap, ClassMapConfig, make_class_map
 from ..detectors.pair import DistillPair
 from ..functional.linear_assignment import COMPILED
 from ..registry import class_of, register, scope_of
 from .distiller import DETRDistiller
-from .teacher import TeacherPass, build_teacher, check_teacher, detector_config
+from .preprocessing import renormalisation
+from .teacher import TeacherPass, build_teacher, check_teacher
+from .unlabelled import PseudoLabels, is_unlabelled, without_objects
 
 Config = Dict[str, Any]
 
@@ -40,17 +42,20 @@ class DETRDistill(SingleTeacherDistill):
         teacher: likewise.
         teacher_ckpt: its checkpoint, loaded strictly; needed unless the teacher is already built.
         distiller: config of a `DETRDistiller`.
-        data_preprocessor: None takes the student's; the teacher sees the same batch.
+        data_preprocessor: None takes the student's; the teacher sees the same batch, renormalised
+            where its own preprocessor differs.
         init_cfg: as in MMEngine.
         class_map: for a teacher with other classes: 'auto' pairs them by name,
             {student name: teacher name} does so after renaming, a list gives the teacher's label
             per student class, -1 = none. Names come from the checkpoint and the training data, see
             `TeacherCheckHook`. A student class without a teacher's gets no class target. None: both
-            have the same classes.
+            have the same classes. A teacher that takes phrases (Grounding DINO) is prompted with
+            the training data's names, after renaming.
         teacher_pass: `autocast`, `channels_last` and `compile` of the teacher, see `TeacherPass`.
+        unlabelled: `score_threshold` and `task_loss` of images without labels, see `PseudoLabels`.
 
     Raises:
-        ValueError: teacher and student cannot be compared (classes, image normalisation), the
+        ValueError: teacher and student cannot be compared (classes, image channels), the
             class map does not fit, no injection rule serves the pair, or a teacher config came
             without a checkpoint.
         CheckpointError: the checkpoint does not fit the teacher.
@@ -66,6 +71,7 @@ class DETRDistill(SingleTeacherDistill):
         init_cfg: Optional[Config] = None,
         class_map: ClassMapConfig = None,
         teacher_pass: Optional[Config] = None,
+        unlabelled: Optional[Config] = None,
     ) -> None:
         if not _is_our_distiller(distiller):
             raise ValueError(
@@ -75,7 +81,7 @@ class DETRDistill(SingleTeacherDistill):
             raise ValueError('architecture and teacher are the same object: build each of them')
         with scope_of():
             if not isinstance(architecture, BaseModel):
-                architecture = MODELS.build(detector_config(architecture, 'architecture'))
+                architecture = build_detector(architecture, 'architecture')
             if isinstance(data_preprocessor, dict):
                 data_preprocessor = MODELS.build(data_preprocessor)
         # From here on no random number is taken from the student, so that it starts as alone.
@@ -93,13 +99,17 @@ class DETRDistill(SingleTeacherDistill):
             self.teacher_meta = meta
             self.student_adapter = build_adapter(self.student, 'student')
             self.teacher_adapter = build_adapter(self.teacher, 'teacher')
-            self.teacher_pass = TeacherPass(self.teacher_adapter, **(teacher_pass or {}))
             if not hasattr(self.student_adapter.head, 'assigner'):
                 raise ValueError(
                     'architecture.train_cfg is missing: the student cannot be trained without '
                     'train_cfg.assigner'
                 )
             check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
+            renormalise = renormalisation(self.data_preprocessor, self.teacher.data_preprocessor)
+            self.teacher_pass = TeacherPass(
+                self.teacher_adapter, renormalise, **(teacher_pass or {})
+            )
+            self.pseudo_labels = PseudoLabels(**(unlabelled or {}))
             with scope_of():  # a user's own injection rule
                 self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
@@ -112,7 +122,8 @@ class DETRDistill(SingleTeacherDistill):
             )
         self.class_map_config = class_map
         self.class_map: Optional[ClassMap] = None
-        if class_map is not None and not isinstance(class_map, (str, dict)):
+        labels_given = class_map is not None and not isinstance(class_map, (str, dict))
+        if labels_given and not self.teacher_adapter.prompted:
             self.set_class_map(class_map)
 
     def set_class_map(self, label_map: Sequence[int]) -> None:
@@ -127,26 +138,38 @@ class DETRDistill(SingleTeacherDistill):
             batch_inputs: (B, 3, H, W) preprocessed and padded.
             data_samples: B `DetDataSample`s with ground truth.
         """
-        teacher = None
-        if self.distiller.active and not self.distillation_stopped:
+        distilling = self.distiller.active and not self.distillation_stopped
+        unlabelled = any(map(is_unlabelled, data_samples))
+        statistics = {}
+        if distilling or unlabelled:
             with self.distiller.recording('teacher'):
                 teacher = self.teacher_pass(batch_inputs, data_samples)
+        if unlabelled:
+            data_samples, num_boxes = self.pseudo_labels(
+                self.teacher_adapter, teacher, data_samples, self._checked_class_map()
+            )
+            statistics['unlabelled.boxes'] = batch_inputs.new_tensor(num_boxes)
         with self.distiller.recording('student'):
             student = self.student_adapter.forward_pass(batch_inputs, data_samples)
-            losses = self.student_adapter.task_loss(student, data_samples)
-        pair = None if teacher is None else self._pair(student, teacher, data_samples)
-        losses.update(self.distiller.compute_distill_losses(pair))
-        return losses
+            losses = self._task_loss(student, data_samples)
+        pair = self._pair(student, teacher, data_samples) if distilling else None
+        return {**losses, **self.distiller.compute_distill_losses(pair), **statistics}
+
+    def _task_loss(self, student: ForwardPass, data_samples: List[Any]) -> Dict[str, Tensor]:
+        """The student's own loss, of the labelled images only where the config says so."""
+        adapter = self.student_adapter
+        labelled = [i for i, sample in enumerate(data_samples) if not is_unlabelled(sample)]
+        if self.pseudo_labels.task_loss or len(labelled) == len(data_samples):
+            return adapter.task_loss(student, data_samples)
+        if labelled:
+            return adapter.task_loss(student, data_samples, labelled)
+        nothing = [without_objects(sample) for sample in data_samples]  # the collectives of DDP
+        return {name: 0 * value for name, value in adapter.task_loss(student, nothing).items()}
 
     def _pair(
         self, student: ForwardPass, teacher: ForwardPass, data_samples: List[Any]
     ) -> DistillPair:
         """Both forward passes of a batch, with the class map and injections that apply to them."""
-        if self.class_map_config is not None and self.class_map is None:
-            raise RuntimeError(
-                'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
-                'or give class_map as a list of labels'
-            )
         num_stages = (forward.outputs.logits.shape[0] for forward in (student, teacher))
         return DistillPair(
             self.student_adapter,
@@ -154,7 +177,7 @@ class DETRDistill(SingleTeacherDistill):
             student,
             teacher,
             data_samples,
-            self.class_map,
+            self._checked_class_map(),
             self.distiller.injections,
             self.distiller.assigned_stages(*num_stages),
         )
@@ -178,6 +201,15 @@ class DETRDistill(SingleTeacherDistill):
             if student is None or name.startswith('_'):
                 raise
             return getattr(student, name)
+
+    def _checked_class_map(self) -> Optional[ClassMap]:
+        mapped = self.class_map_config is not None and not self.teacher_adapter.prompted
+        if mapped and self.class_map is None:
+            raise RuntimeError(
+                'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
+                'or give class_map as a list of labels'
+            )
+        return self.class_map
 
     def train(self, mode: bool = True) -> 'DETRDistill':
         """Student and distiller change mode; the teacher stays in eval mode."""

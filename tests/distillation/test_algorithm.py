@@ -182,13 +182,6 @@ def test_other_number_of_classes_is_refused():
         DETRDistill(tiny('detr'), build(config), dict(type='DETRDistiller'))
 
 
-def test_other_image_normalisation_is_refused():
-    config = tiny_config('detr')
-    config.data_preprocessor.mean = [0.0, 0.0, 0.0]
-    with pytest.raises(ValueError, match='mean'):
-        DETRDistill(tiny('detr'), build(config), dict(type='DETRDistiller'))
-
-
 def test_unknown_family_names_the_missing_stage():
     model = ConfigDict(
         type='RetinaNet',
