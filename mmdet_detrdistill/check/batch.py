@@ -15,6 +15,7 @@ from ..config.coco_format import is_coco, leaf_datasets, read_annotations
 from ..config.read import load_config
 from ..detectors import DetectorAdapter
 from ..detectors.class_map import class_names
+from ..detectors.label_numbers import check_label_numbers, check_num_classes
 from ..distillation.preprocessing import num_channels
 from ..registry import class_of, scope_of
 
@@ -31,11 +32,13 @@ def first_batch(
         hold.
 
     Raises:
-        ValueError: an annotation file cannot be trained on, or nothing in it is labelled.
+        ValueError: an annotation file cannot be trained on, or nothing in it is labelled; see
+            `check_label_numbers`.
     """
     names = data_class_names(config)
     channels = num_channels(student.detector) or 3
     if synthetic:
+        check_num_classes(len(names or ()), student.num_classes)
         batch = synthetic_batch(size, student.num_classes, channels)
         return batch, 'synthetic', names, []
     loader_config = dict(config.train_dataloader, num_workers=0, persistent_workers=False)
@@ -44,11 +47,12 @@ def first_batch(
         with scope_of(config), redirect_stdout(StringIO()):  # COCO's reader talks
             rows = describe_labels(config)
             loader = Runner.build_dataloader(loader_config, seed=0)
+            names = class_names(getattr(loader.dataset, 'metainfo', None) or {})
+            check_label_numbers(loader.dataset, names, student.num_classes)
             batch = next(iter(loader))
     except FileNotFoundError as error:
         source = f'synthetic, since {error.filename or error} is missing'
         return synthetic_batch(size, student.num_classes, channels), source, names, []
-    names = class_names(getattr(loader.dataset, 'metainfo', None) or {})
     return batch, 'first batch of the training data', names, rows
 
 

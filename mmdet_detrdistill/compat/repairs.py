@@ -10,7 +10,6 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 
@@ -108,6 +107,8 @@ def _find_recorders_in_any_scope() -> None:
 
 
 def _in_scope_of_mmrazor(function: Callable[..., None]) -> Callable[..., None]:
+    from mmengine.registry import DefaultScope  # not before the environment was checked
+
     @wraps(function)
     def scoped(*args: Any, **kwargs: Any) -> None:
         with DefaultScope.overwrite_default_scope('mmrazor'):

@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.classes import pick_classes
@@ -90,6 +91,21 @@ class DistillPair:
             return logits
         classes = self.class_map.student_classes.to(logits.device)
         return pick_classes(logits, classes, self.student.activation)
+
+    def without_unmapped(self, logits: Tensor) -> Tensor:
+        """Let the classes that the teacher does not know say no, without a gradient.
+
+        Args:
+            logits: of the student, (..., C).
+
+        Returns:
+            The same shape; such a class has a score of 0 under sigmoid and softmax alike.
+        """
+        if self.class_map is None:
+            return logits
+        unmapped = self.class_map.label_map.to(logits.device) < 0
+        unmapped = F.pad(unmapped, (0, logits.shape[-1] - len(unmapped)))  # background counts
+        return logits.masked_fill(unmapped, -1e4)
 
     def predictions(self, student: DecoderOutputs) -> Dict[str, Any]:
         """Both sides' predictions as `functional.logits_kd` and `aligned_kd` take them.

@@ -100,7 +100,7 @@ class DETRDistiller(ConfigurableDistiller):
                 name = f'{type(rule).__name__}_{len(built)}'
                 self.injections[name] = rule
                 built.append((config, name))
-            loss.injection_name = name
+            loss.follow(name, self.injections[name])
 
     @contextmanager
     def recording(self, side: str) -> Iterator[None]:

@@ -17,7 +17,11 @@ from .injection.teacher_queries import REFERENCES
 class AssignKDLoss(InjectedLoss):
     """Query-prior assignment distillation, see `functional.assign_kd`.
 
-    The terms are the student's own detection losses on the teacher's queries.
+    The terms are the student's own detection losses on the teacher's queries. Under the teacher's
+    assignment a class that the teacher does not know (-1 in a class map) is left out of the class
+    term: its objects belong to no query of the teacher, and counting them as background would make
+    the student unlearn what its own loss teaches. For the classes that the teacher knows such an
+    object is background. Leaving out queries that overlap it would need a threshold, and lose that.
 
     Args:
         loss_weight: factor of all terms.
@@ -64,14 +68,15 @@ class AssignKDLoss(InjectedLoss):
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         outputs = self.injected_pass(pair)
+        logits = outputs.logits
         if self.options['assignment'] == 'teacher':
-            assignment = pair.teacher_assignment
+            assignment, logits = pair.teacher_assignment, pair.without_unmapped(logits)
         else:
             assignment = pair.student.assign(outputs, pair.samples)
         labels, boxes, sizes = pair.ground_truth
         with full_precision(outputs.logits):
             terms = assign_kd(
-                outputs.logits,
+                logits,
                 outputs.boxes,
                 assignment,
                 labels,
