@@ -1,6 +1,5 @@
 """What is compared: the named distillation losses of a pair of detectors."""
 
-import inspect
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -208,24 +207,11 @@ def _checked_entry(name: str, config: Any, mapped: Sequence[str]) -> Dict[str, A
         raise ValueError(f'{where}: a {loss.__name__} goes by the name {own!r}')
     if name in mapped or not name.startswith('loss_'):
         raise ValueError(f'{where}: a DistillLoss is named loss_* and has no loss_forward_mappings')
-    parameters = inspect.signature(loss).parameters
-    unknown = [option for option in config if option not in (*parameters, 'type', '_scope_')]
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        raise ValueError(f'{where}: unknown option {unknown}; valid are {list(parameters)}')
-    for option, value in config.items():
-        kind = parameters[option].annotation if option in parameters else None
-        if value is None or kind is None:
-            continue
-        if kind in (bool, Optional[bool]) and not isinstance(value, bool):
-            raise ValueError(f'{where}.{option} must be True or False, got {value!r}')
-        if kind in (float, Optional[float]) and not _is_number(value):
-            raise ValueError(f'{where}.{option} must be a number, got {value!r}')
-        if option.endswith('weight') and _is_number(value) and value < 0:
-            raise ValueError(f'{where}.{option} must not be negative, got {value!r}')
-        if option == 'injection' and not (isinstance(value, dict) and 'type' in value):
-            raise ValueError(f"{where}.injection must be a dict with a `type`, such as 'auto'")
+    valid = loss.option_names()
+    unknown = [option for option in config if option not in (*valid, 'type', '_scope_')]
+    if unknown:
+        raise ValueError(f'{where}: unknown option {unknown}; valid are {valid}')
+    injection = config.get('injection', dict(type='auto'))
+    if loss.injects and not (isinstance(injection, dict) and 'type' in injection):
+        raise ValueError(f"{where}.injection must be a dict with a `type`, such as 'auto'")
     return {**config, 'type': loss}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -98,7 +98,7 @@ CWD = dict(type='ChannelWiseDivergence')
         ('loss_logits_kd', [OURS['loss_logits_kd']], 'must be None or a dict'),
         ('loss_logits_kd', 'LogitsKDLoss', 'must be None or a dict'),
         ('loss_logits_kd', False, 'must be None or a dict'),
-        ('loss_logits_kd', dict(type='LogitsKDLoss', loss_weight=-1), 'must not be negative'),
+        ('loss_logits_kd', dict(type='LogitsKDLoss', loss_weight=-1), 'loss_weight must be >= 0'),
         ('loss_logits_kd', dict(type='LogitsKDLoss', bbox_weight='5'), 'must be a number'),
         ('loss_logits_kd', dict(type='LogitsKDLoss', negative_cls='False'), 'True or False'),
         ('loss_feature_kd', dict(type='FeatureKDLoss', gamma=1.5), r'gamma must lie in \[0, 1\]'),
@@ -141,7 +141,7 @@ class OwnLoss(DistillLoss):
     """A quarter of the teacher's largest logit, as a loss of one's own."""
 
     def __init__(self, loss_weight=1.0):
-        super().__init__(loss_weight, 'none', dict(none={}))
+        super().__init__(loss_weight)
 
     def forward(self, pair):
         return {'': self.loss_weight * pair.teacher_forward.outputs.logits.max()}
