@@ -1,5 +1,6 @@
 """What the losses on the student's injected decoder pass have in common."""
 
+from dataclasses import replace
 from typing import Any, Dict
 
 from ..detectors import DecoderOutputs
@@ -30,7 +31,7 @@ class InjectedLoss(DistillLoss):
         """Take the distiller's rule of this name; it may decide which teacher stage is followed."""
         self.injection_name = name
         if rule.from_last_stage:
-            self.options = {**self.options, 'pairing': 'last'}
+            self.options = replace(self.options, pairing='last')
 
     def injected_pass(self, pair: DistillPair) -> DecoderOutputs:
         """Decode the injected queries, once per batch for all losses that share the rule."""
