@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..checkpoints.read import load_strictly
 from ..detectors import DetectorAdapter, ForwardPass, build_detector
-from .preprocessing import Renormalise, num_channels
+from ..detectors.class_map import ClassMap, give_student_labels
+from .preprocessing import Renormalise
 
 
 def build_teacher(
@@ -95,6 +96,27 @@ class TeacherPass:
             replace(forward.outputs, decoder_outputs={}),
         )
 
+    @torch.no_grad()
+    def predict(
+        self, images: Tensor, samples: List[Any], class_map: Optional[ClassMap] = None
+    ) -> List[Any]:
+        """Predict as the teacher alone does, in the student's labels.
+
+        Args:
+            images: (B, C, H, W) as the student's preprocessor makes them.
+            samples: B `DetDataSample`s.
+            class_map: the two label sets, None when they are the same.
+
+        Returns:
+            The samples with `pred_instances`.
+        """
+        if self.renormalise is not None:
+            images = self.renormalise(images, samples)
+        samples = self.adapter.predict(images, samples)
+        if class_map is not None:
+            give_student_labels(samples, class_map)
+        return samples
+
 
 def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_classes: bool) -> None:
     """Refuse a teacher whose outputs do not mean the same as the student's.
@@ -114,9 +136,8 @@ def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_class
             "their class scores cannot be compared. Set bbox_head.num_classes, or class_map='auto' "
             'to pair the classes by name.'
         )
-    channels = num_channels(student.detector), num_channels(teacher.detector)
-    if channels[0] != channels[1]:
+    if student.num_channels != teacher.num_channels:
         raise ValueError(
-            f'the student takes images of {channels[0]} channels, the teacher of {channels[1]}: '
-            'they cannot see the same batch'
+            f'the student takes images of {student.num_channels} channels, the teacher of '
+            f'{teacher.num_channels}: they cannot see the same batch'
         )
