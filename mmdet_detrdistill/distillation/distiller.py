@@ -186,7 +186,7 @@ def _check_options(name: str, config: Dict[str, Any]) -> None:
     loss = MODELS.get(config.get('type', ''))
     if not (inspect.isclass(loss) and issubclass(loss, DistillLoss)):
         return
-    valid = [option for option in inspect.signature(loss).parameters if option != 'self']
+    valid = loss.option_names()
     unknown = [option for option in config if option not in (*valid, 'type', '_scope_')]
     if unknown:
         raise ValueError(f'distill_losses.{name}: unknown option {unknown}; valid are {valid}')
