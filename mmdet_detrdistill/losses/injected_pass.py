@@ -1,5 +1,6 @@
 """What the losses on the student's injected decoder pass have in common."""
 
+from dataclasses import replace
 from typing import Any, Dict
 
 from ..detectors import DecoderOutputs
@@ -29,8 +30,8 @@ class InjectedLoss(DistillLoss):
     def follow(self, name: str, rule: InjectionRule) -> None:
         """Take the distiller's rule of this name; it may decide which teacher stage is followed."""
         self.injection_name = name
-        if rule.from_last_stage:
-            self.options = {**self.options, 'pairing': 'last'}
+        if rule.from_last_stage and hasattr(self.options, 'pairing'):
+            self.options = replace(self.options, pairing='last')
 
     def injected_pass(self, pair: DistillPair) -> DecoderOutputs:
         """Decode the injected queries, once per batch for all losses that share the rule."""
