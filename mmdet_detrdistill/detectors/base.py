@@ -15,7 +15,7 @@ from ..functional.assign_kd import SetCriterion
 from ..functional.boxes import scale_boxes, xyxy_to_cxcywh
 from ..functional.matching import to_device
 from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
-from .levels import PROBE_SIDE, eval_mode
+from .levels import PROBE_SIDE, eval_mode, num_channels
 from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass
 
@@ -100,12 +100,6 @@ class DetectorAdapter:
         return int(self.head.num_classes)
 
     @property
-    def num_channels(self) -> int:
-        """Channels of the images: those of the backbone's first convolution, 3 without one."""
-        layers = self.detector.backbone.modules()
-        return next((layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)), 3)
-
-    @property
     def num_queries(self) -> int:
         return int(self.detector.num_queries)
 
@@ -181,7 +175,7 @@ class DetectorAdapter:
         """
         shape = (PROBE_SIDE, PROBE_SIDE)
         weight = next(self.detector.parameters())
-        images = weight.new_zeros(1, self.num_channels, *shape)
+        images = weight.new_zeros(1, num_channels(self.detector), *shape)
         sample = DetDataSample(metainfo=dict(img_shape=shape, batch_input_shape=shape))
         try:
             with eval_mode(self.detector):

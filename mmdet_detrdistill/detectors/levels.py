@@ -28,6 +28,12 @@ class SharedLevel(NamedTuple):
         return values[..., : self.size[0], : self.size[1]]
 
 
+def num_channels(detector: nn.Module) -> int:
+    """Channels of the images of a detector: those of its first convolution, 3 without one."""
+    layers = detector.backbone.modules()
+    return next((layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)), 3)
+
+
 def pair_strides(student: Sequence[int], teacher: Sequence[int]) -> List[Tuple[int, int]]:
     """Pair levels of equal stride, as (student level, teacher level); each has one partner at most.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..checkpoints.read import load_strictly
 from ..detectors import DetectorAdapter, ForwardPass, build_detector
 from ..detectors.class_map import ClassMap, give_student_labels
+from ..detectors.levels import num_channels
 from .preprocessing import Renormalise
 
 
@@ -136,8 +137,9 @@ def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_class
             "their class scores cannot be compared. Set bbox_head.num_classes, or class_map='auto' "
             'to pair the classes by name.'
         )
-    if student.num_channels != teacher.num_channels:
+    channels = num_channels(student.detector), num_channels(teacher.detector)
+    if channels[0] != channels[1]:
         raise ValueError(
-            f'the student takes images of {student.num_channels} channels, the teacher of '
-            f'{teacher.num_channels}: they cannot see the same batch'
+            f'the student takes images of {channels[0]} channels, the teacher of {channels[1]}: '
+            'they cannot see the same batch'
         )

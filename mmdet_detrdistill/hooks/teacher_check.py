@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from ..checkpoints.read import unwrap_model
 from ..detectors.class_map import class_names, settle_classes
 from ..detectors.label_numbers import check_label_numbers
 from ..registry import register
@@ -40,7 +40,7 @@ class TeacherCheckHook(Hook):
         self.min_map, self.num_images = min_map, num_images
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         dataset = runner.train_dataloader.dataset
         names = class_names(getattr(dataset, 'metainfo', None) or {})
         check_label_numbers(dataset, names, model.student_adapter.num_classes)
