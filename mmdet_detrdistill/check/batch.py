@@ -16,7 +16,7 @@ from ..config.read import load_config
 from ..detectors import DetectorAdapter
 from ..detectors.class_map import class_names
 from ..detectors.label_numbers import check_label_numbers, check_num_classes
-from ..distillation.preprocessing import num_channels
+from ..detectors.levels import num_channels
 from ..registry import class_of, scope_of
 
 Rows = List[Tuple[str, str]]
@@ -36,7 +36,7 @@ def first_batch(
             `check_label_numbers`.
     """
     names = data_class_names(config)
-    channels = num_channels(student.detector) or 3
+    channels = num_channels(student.detector)
     if synthetic:
         check_num_classes(len(names or ()), student.num_classes)
         batch = synthetic_batch(size, student.num_classes, channels)

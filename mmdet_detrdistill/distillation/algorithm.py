@@ -155,6 +155,23 @@ class DETRDistill(SingleTeacherDistill):
         pair = self._pair(student, teacher, data_samples) if distilling else None
         return {**losses, **self.distiller.compute_distill_losses(pair), **statistics}
 
+    def predict_teacher(self, data: Dict[str, Any]) -> List[Any]:
+        """Predict with the teacher, in the student's labels, to score it like the student.
+
+        Args:
+            data: a batch as a validation data loader gives it.
+
+        Returns:
+            `DetDataSample`s with `pred_instances`.
+
+        Raises:
+            RuntimeError: the class map needs names and has none yet.
+        """
+        data = self.data_preprocessor(data, False)
+        return self.teacher_pass.predict(
+            data['inputs'], data['data_samples'], self._checked_class_map()
+        )
+
     def _task_loss(self, student: ForwardPass, data_samples: List[Any]) -> Dict[str, Tensor]:
         """The student's own loss, of the labelled images only where the config says so."""
         adapter = self.student_adapter

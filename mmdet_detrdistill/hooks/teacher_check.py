@@ -10,7 +10,7 @@ from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 
 from ..checkpoints.read import unwrap_model
-from ..detectors.class_map import ClassMap, class_names, settle_classes
+from ..detectors.class_map import class_names, settle_classes
 from ..detectors.label_numbers import check_label_numbers
 from ..registry import register
 
@@ -84,12 +84,8 @@ def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[flo
     own_share = -(-min(num_images or total, total) // get_world_size())
     seen: List[int] = []
     for batch in loader:
-        data = model.data_preprocessor(batch, False)
-        samples = model.teacher_adapter.predict(data['inputs'], data['data_samples'])
-        samples = samples[: own_share - len(seen)]
+        samples = model.predict_teacher(batch)[: own_share - len(seen)]
         seen += [sample.img_id for sample in samples]
-        if model.class_map is not None:
-            _give_student_labels(samples, model.class_map)
         evaluator.process(data_samples=samples, data_batch=batch)
         if len(seen) >= own_share:
             break
@@ -104,13 +100,3 @@ def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[flo
         if name.endswith('mAP'):
             return float(value), len(images)
     raise ValueError(f'min_map: val_evaluator gives no mAP, only {sorted(scores)}')
-
-
-def _give_student_labels(samples: List[Any], class_map: ClassMap) -> None:
-    """Rename the teacher's predictions; those of classes that the student lacks go."""
-    names = dict(zip(class_map.teacher_classes.tolist(), class_map.student_classes.tolist()))
-    for sample in samples:
-        found = sample.pred_instances
-        labels = [names.get(label, -1) for label in found.labels.tolist()]
-        found.labels = torch.tensor(labels, dtype=torch.long, device=found.labels.device)
-        sample.pred_instances = found[found.labels >= 0]
