@@ -82,7 +82,7 @@ def untouched_random_states() -> Iterator[None]:
 
 @torch.no_grad()
 def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[float, int]:
-    """mAP of the teacher on the first validation images, and their number.
+    """Return the mAP of the teacher on the first validation images, and their number.
 
     Raises:
         ValueError: the evaluator gives no mAP.
