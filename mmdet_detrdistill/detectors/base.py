@@ -15,7 +15,7 @@ from ..functional.assign_kd import SetCriterion
 from ..functional.boxes import xyxy_to_cxcywh
 from ..functional.transfer import to_device
 from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
-from .levels import PROBE_SIDE, eval_mode, input_channels
+from .levels import PROBE_SIDE, eval_mode, num_channels
 from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass
 
@@ -175,7 +175,7 @@ class DetectorAdapter:
         """
         shape = (PROBE_SIDE, PROBE_SIDE)
         weight = next(self.detector.parameters())
-        images = weight.new_zeros(1, input_channels(self.detector), *shape)
+        images = weight.new_zeros(1, num_channels(self.detector), *shape)
         sample = DetDataSample(metainfo=dict(img_shape=shape, batch_input_shape=shape))
         try:
             with eval_mode(self.detector):

@@ -141,7 +141,8 @@ def feature_kd(
     sizes = [mask[0].numel() for mask in masks]
     # all levels, one after the other
     student, teacher = (
-        torch.cat([feat.flatten(2) for feat in feats], 2) for feats in (student_feats, teacher_feats)
+        torch.cat([feat.flatten(2) for feat in feats], 2)
+        for feats in (student_feats, teacher_feats)
     )
     weights = torch.cat([mask.flatten(1) for mask in masks], 1)  # (B, P)
     valid = torch.ones_like(weights, dtype=torch.bool)

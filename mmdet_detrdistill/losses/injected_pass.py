@@ -30,7 +30,7 @@ class InjectedLoss(DistillLoss):
     def follow(self, name: str, rule: InjectionRule) -> None:
         """Take the distiller's rule of this name; it may decide which teacher stage is followed."""
         self.injection_name = name
-        if rule.from_last_stage:
+        if rule.from_last_stage and hasattr(self.options, 'pairing'):
             self.options = replace(self.options, pairing='last')
 
     def injected_pass(self, pair: DistillPair) -> DecoderOutputs:

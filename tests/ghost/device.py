@@ -159,7 +159,9 @@ def _note_values(func: Any, args: Tuple[Any, ...]) -> None:
         # x[mask] = 0. becomes a masked_fill on CUDA
         if masks and not ('put' in name and getattr(args[2], 'from_number', False)):
             note('index')
-    elif torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
+    elif (
+        torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+    ):
         note('value' if 'local_scalar' in name else name)
 
 
