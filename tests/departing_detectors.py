@@ -55,7 +55,9 @@ GROUNDING_DINO_OPTIONS = {
 }
 
 
-def grounding_dino(seed: int = 0, mm: bool = False, **options: Any) -> torch.nn.Module:
+def grounding_dino(
+    seed: int = 0, mm: bool = False, num_queries: int = 15, **options: Any
+) -> torch.nn.Module:
     """Stock Grounding DINO, or MM-Grounding-DINO, with the tiny BERT."""
     path = (
         'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'
@@ -64,5 +66,6 @@ def grounding_dino(seed: int = 0, mm: bool = False, **options: Any) -> torch.nn.
     )
     config = get_config(path)
     small = {**GROUNDING_DINO_OPTIONS, 'language_model.name': language_model(), **options}
+    small['num_queries'] = num_queries
     config.merge_from_dict({f'model.{name}': value for name, value in small.items()})
     return build(config.model, seed)
