@@ -8,6 +8,7 @@ from torch import Tensor
 from ..functional.classes import pick_classes
 from . import DecoderOutputs, DetectorAdapter, ForwardPass, ground_truth, name_non_finite_image
 from .class_map import ClassMap
+from .levels import SharedLevel, pair_strides, shared_levels
 
 #: makes entries of the student's decoder inputs, each (B, N, .)
 Injection = Callable[['DistillPair'], Dict[str, Tensor]]
@@ -50,6 +51,13 @@ class DistillPair:
     def ground_truth(self) -> Tuple[List[Tensor], List[Tensor], Tensor]:
         """Labels and boxes (cxcywh in [0, 1]) per image, image sizes (B, 2), (h, w)."""
         return ground_truth(self.samples)
+
+    @cached_property
+    def levels(self) -> List[SharedLevel]:
+        """The feature levels that both sides have, paired by stride."""
+        pairs = pair_strides(self.student.strides, self.teacher.strides)
+        states = self.student_forward.state, self.teacher_forward.state
+        return shared_levels(pairs, *(state.sizes for state in states))
 
     @cached_property
     def teacher_assignment(self) -> Tensor:

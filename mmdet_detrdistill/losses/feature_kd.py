@@ -1,10 +1,12 @@
 """Module of `functional.feature_kd`."""
 
-from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import Any, ClassVar, Dict, Optional, Sequence
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..detectors import DetectorAdapter
+from ..detectors.levels import describe_strides
 from ..detectors.pair import DistillPair
 from ..functional.classes import foreground_probs
 from ..functional.feature_kd import (
@@ -24,7 +26,8 @@ class FeatureKDLoss(DistillLoss):
     """Target-aware feature distillation, see `functional.feature_kd` and `query_quality`.
 
     A learned 1 x 1 convolution (phi of Eq. 9) brings the student's channels to the teacher's when
-    they differ. Levels are paired by their map size, that is by their stride.
+    they differ. Levels are paired by stride; one without a partner is left out. Where the maps of a
+    stride differ by rounding, the larger one loses its last row or column.
 
     Args:
         loss_weight: factor.
@@ -71,6 +74,13 @@ class FeatureKDLoss(DistillLoss):
         self.phi: nn.Module = nn.Identity()
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        """Make phi, and log the strides of the feature levels.
+
+        Raises:
+            ValueError: no stride is shared.
+        """
+        strides = describe_strides(student.strides, teacher.strides)
+        print_log(f'feature strides of student / teacher: {strides}', logger='current')
         if student.embed_dims != teacher.embed_dims:
             self.phi = nn.Conv2d(student.embed_dims, teacher.embed_dims, kernel_size=1)
 
@@ -81,14 +91,12 @@ class FeatureKDLoss(DistillLoss):
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student = pair.student_forward.state
-        levels = paired_levels(student.sizes, pair.teacher_forward.state.sizes)
         encoded = self.options['source'] == 'encoder'
         maps = student.memory_maps() if encoded else student.features
         inputs = self.mask_inputs(pair)
         with full_precision(inputs['teacher_queries']):
-            value = feature_kd(
-                [self.phi(as_float(maps[own])) for own, _ in levels], **inputs, reduce=reduce_count
-            )
+            feats = [self.phi(as_float(level.cut(maps[level.student]))) for level in pair.levels]
+            value = feature_kd(feats, **inputs, reduce=reduce_count)
         return {'': self.loss_weight * value}
 
     def mask_inputs(self, pair: DistillPair, stages: Optional[slice] = None) -> Dict[str, Any]:
@@ -99,9 +107,10 @@ class FeatureKDLoss(DistillLoss):
         """
         options = self.options
         teacher = pair.teacher_forward.state
-        levels = paired_levels(pair.student_forward.state.sizes, teacher.sizes)
         maps = teacher.memory_maps() if options['source'] == 'encoder' else teacher.features
         valid = teacher.valid_masks() if options['exclude_padding'] else None
+        if valid is not None:
+            valid = [level.cut(valid[level.teacher]) for level in pair.levels]
         last = options['stages'] == 'last'
         picked = stages or (slice(-1, None) if last else slice(None))
 
@@ -124,10 +133,10 @@ class FeatureKDLoss(DistillLoss):
             weights = weights * outputs.query_mask[picked]
         queries = as_float(outputs.hidden_states[picked])
         return dict(
-            teacher_feats=[as_float(maps[other]) for _, other in levels],
+            teacher_feats=[as_float(level.cut(maps[level.teacher])) for level in pair.levels],
             teacher_queries=queries,
             quality=weights.to(queries.dtype),
-            valid_masks=None if valid is None else [valid[other] for _, other in levels],
+            valid_masks=valid,
             similarity=options['similarity'],
             mask=options['mask'],
             max_weighted=[
@@ -135,28 +144,3 @@ class FeatureKDLoss(DistillLoss):
                 for boxes in gt_boxes
             ],
         )
-
-
-def paired_levels(
-    student_sizes: Tuple[Tuple[int, int], ...], teacher_sizes: Tuple[Tuple[int, int], ...]
-) -> List[Tuple[int, int]]:
-    """Levels of equal (H, W), that is of equal stride: (student level, teacher level) pairs.
-
-    Each level has one partner at most: on a small image two strides may give maps of equal size.
-
-    Raises:
-        ValueError: no level is shared.
-    """
-    free = list(range(len(teacher_sizes)))
-    pairs = []
-    for own, size in enumerate(student_sizes):
-        other = next((level for level in free if teacher_sizes[level] == size), None)
-        if other is not None:
-            free.remove(other)
-            pairs.append((own, other))
-    if not pairs:
-        raise ValueError(
-            f'no feature level of equal stride: student maps are {list(student_sizes)}, teacher '
-            f'maps {list(teacher_sizes)} (H, W). Set loss_feature_kd=None or change a neck.'
-        )
-    return pairs

@@ -101,8 +101,7 @@ def _view(model: Any, pair: DistillPair, image: Tensor) -> PairView:
     if len(labels[0]):
         assigned = pair.teacher_assignment[-1, 0] >= 0
     masks = pair_masks(model, pair)
-    padded = pair.samples[0].metainfo['batch_input_shape']
-    strides = [round(padded[1] / level.shape[-1]) for level in masks['paper'][0]]
+    strides = [pair.teacher.strides[level.teacher] for level in pair.levels]
     for stages in masks.values():
         for stage in stages:
             stage[:] = [
