@@ -11,6 +11,7 @@ import torch
 from tests.tiny_detectors import build, get_config
 
 WORDS = ('cat', 'dog', 'traffic', 'light', 'small', 'red', 'bird')
+SHAPES = ('circle', 'hexagon', 'ring', 'frame', 'square', 'triangle', 'star', 'cross')
 
 
 @lru_cache(maxsize=None)
@@ -21,11 +22,11 @@ def language_model() -> str:
     folder = mkdtemp(prefix='tiny-bert-')
     special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?']
     vocabulary = Path(folder) / 'vocab.txt'
-    vocabulary.write_text('\n'.join([*special, *WORDS]))
+    vocabulary.write_text('\n'.join([*special, *WORDS, *SHAPES]))
     BertTokenizerFast(str(vocabulary)).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(special) + len(WORDS),
+        vocab_size=len(special) + len(WORDS + SHAPES),
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,

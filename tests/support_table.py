@@ -17,7 +17,7 @@ from tests.stand_ins.codetr import codetr
 from tests.stand_ins.rtdetr import rtdetr
 from tests.tiny_detectors import NUM_CLASSES, batch, tiny
 
-STUDENTS = {
+FAMILIES = {
     'detr': 'DETR',
     'conditional': 'Conditional DETR',
     'dab': 'DAB-DETR',
@@ -26,8 +26,8 @@ STUDENTS = {
     'deformable_two_stage': 'Deformable DETR, two-stage',
     'dino': 'DINO',
     'ddq': 'DDQ DETR',
-    'rtdetr': 'RT-DETR',
 }
+STUDENTS = {**FAMILIES, 'rtdetr': 'RT-DETR'}
 TEACHERS = {**STUDENTS, 'grounding_dino': 'Grounding DINO', 'codetr': 'Co-DETR'}
 BUILDERS = {'rtdetr': rtdetr, 'grounding_dino': grounding_dino, 'codetr': codetr}
 CELLS = {'TeacherQueryInjection': 'queries', 'TeacherBoxInjection': 'boxes', '': '-'}
@@ -35,7 +35,7 @@ BEGIN, END = '<!-- support table: begin -->', '<!-- support table: end -->'
 
 
 def build_tiny(family: str, **options: Any) -> torch.nn.Module:
-    """A tiny detector of a family; the stock Grounding DINO, and stand-ins for what is not stock."""
+    """A tiny detector of a family: MMDetection's own, or a stand-in of those that are not."""
     return BUILDERS[family](**options) if family in BUILDERS else tiny(family, **options)
 
 

@@ -1,6 +1,6 @@
 """Co-DETR, of MMDetection's projects/CO-DETR: the query head owns encoder and decoder."""
 
-from typing import Any, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 from torch import Tensor
@@ -39,8 +39,13 @@ class CoDETRAdapter(DetectorAdapter):
         transformer = self.head.transformer
         return int(transformer.encoder.num_layers), int(transformer.decoder.num_layers)
 
+    def pre_transformer(
+        self, images: Tensor, samples: List[Any]
+    ) -> Tuple[Tuple[Tensor, ...], Dict[str, Any], Dict[str, Any]]:
+        return tuple(self.detector.extract_feat(images)), {}, {}
+
     def forward_pass(self, images: Tensor, samples: List[Any]) -> ForwardPass:
-        head, features = self.head, self.detector.extract_feat(images)
+        head, (features, _, _) = self.head, self.pre_transformer(images, samples)
         calls: List[Any] = []
         handle = head.transformer.register_forward_hook(lambda *call: calls.append(call))
         try:
@@ -50,7 +55,7 @@ class CoDETRAdapter(DetectorAdapter):
         _, (_, masks, *_), (hidden_states, references, _, _, memory) = calls[0]
         queries = head.transformer.query_embed.weight
         state = EncoderState(
-            features=tuple(features),
+            features=features,
             memory=memory.transpose(0, 1),
             padding_mask=torch.cat([mask.flatten(1) for mask in masks], dim=1),
             decoder_inputs=dict(
