@@ -38,7 +38,7 @@ from mmdet_detrdistill.config.coco_format import resolve_coco_format
 from mmdet_detrdistill.detectors import build_adapter
 from mmdet_detrdistill.functional.boxes import clamp_to_image
 from mmdet_detrdistill.functional.classes import soft_targets
-from mmdet_detrdistill.functional.feature_kd import feature_kd
+from mmdet_detrdistill.functional.feature_kd import MaskOptions, feature_kd
 from mmdet_detrdistill.functional.linear_assignment import solve_chains
 from mmdet_detrdistill.functional.matching import matching_cost
 
@@ -96,11 +96,11 @@ def feature(args: argparse.Namespace) -> List[Row]:
         queries = torch.randn(stages, args.images, args.queries, 256) / 16
         quality = torch.rand(stages, args.images, args.queries)
         quality[:, :, num_weighted:] = 0
-        options: Row = dict(max_weighted=[num_weighted] * args.images)
+        options = MaskOptions()
         if form == 'released':
-            options.update(similarity='cosine', mask='summed')
+            options = MaskOptions(similarity='cosine', mask='summed')
         inputs = student, teacher, queries, quality
-        ours = cost_of(lambda i=inputs, o=options: feature_kd(*i, **o), student, args.repeats)
+        ours = cost_of(lambda i=inputs, o=options: feature_kd(*i, options=o), student, args.repeats)
         masks = cost_of(lambda i=inputs, s=slow: s(*i), student, args.repeats)
         apart = abs(ours['value'] - masks['value']) / abs(masks['value'])
         ratios = [masks[key] / ours[key] for key in ('seconds', 'mib')]

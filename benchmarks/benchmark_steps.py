@@ -202,8 +202,10 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
 def match_only(model: DETRDistill, pair: DistillPair) -> None:
     """The forward pass of `logits_kd`, which is little besides its matching."""
     options = model.distiller.pair_losses['loss_logits_kd'].options
+    predictions = pair.predictions(pair.student_forward.outputs)
+    positive = pair.teacher_positive_mask if options.needs_positives else None
     with torch.no_grad():
-        logits_kd(**pair.predictions(pair.student_forward.outputs), **options)
+        logits_kd(*predictions, positive, options)
 
 
 def timed(step: Step, device: str, clock: str = 'wall') -> float:

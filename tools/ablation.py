@@ -74,7 +74,7 @@ def all_rows() -> Dict[str, List[str]]:
     }
     for loss, module in LOSSES.items():
         make = getattr(losses, module)
-        paper, released = (make(preset=preset).options for preset in ('paper', 'released'))
+        paper, released = (vars(make(preset=preset).options) for preset in ('paper', 'released'))
         for name, value in released.items():
             if value != paper[name]:
                 rows[f'{loss}: {name}={value}'] = [option(loss, name, value)]

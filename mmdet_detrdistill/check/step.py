@@ -11,7 +11,7 @@ from ..detectors import DetectorAdapter
 from ..detectors.levels import describe_strides
 from ..distillation.algorithm import DETRDistill
 from ..losses.feature_kd import FeatureKDLoss
-from .model import Rows
+from .batch import Rows
 
 #: gradient norm of a distillation loss over that of the task loss that is taken as sane
 SANE = (0.05, 2.0)

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Sequence
 
 import numpy as np
 import torch
+from mmengine.model import is_model_wrapper
 from torch import nn
 
 #: positions 0, 1, 2 ... of a language model: older releases of transformers stored them
@@ -182,6 +183,11 @@ def load_checkpoint_file(path_or_url: str) -> Dict[str, Any]:
         f'checkpoint {path} has no `state_dict`, only {_some(list(checkpoint))}. Convert it to '
         "MMEngine's form: {'state_dict': ..., 'meta': {...}}"
     )
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model in a wrapper for several processes, or the model itself."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def _some(keys: Sequence[Any]) -> str:

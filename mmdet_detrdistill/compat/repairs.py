@@ -5,8 +5,8 @@ Each is repaired once, after MMRazor's import, in MMRazor alone, and only where 
 
 import importlib
 from collections import OrderedDict
-from functools import lru_cache
-from typing import Any, Dict, Optional, Sequence
+from functools import lru_cache, wraps
+from typing import Any, Callable, Dict, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @lru_cache(maxsize=None)
 def repair_mmrazor() -> None:
-    """All repairs; nothing the second time."""
+    """Repair all; nothing the second time."""
     _switch_inplace_off()
     _give_soft_cross_entropy()
     _name_missing_group()
@@ -24,7 +24,7 @@ def repair_mmrazor() -> None:
 
 
 def _switch_inplace_off() -> None:
-    """`nn.Module._modules` is a plain dict now, which MMRazor's walk for `inplace` skips.
+    """`nn.Module._modules` is a plain dict now, whose modules MMRazor's search for `inplace` skips.
 
     Without it a ReLU that works in place overwrites what a recorder has kept of its input.
     """
@@ -100,12 +100,18 @@ def _validate_any_outputs() -> None:
 
 
 def _find_recorders_in_any_scope() -> None:
-    """A manager builds its recorders in the default scope, which a `Runner` may have set.
+    """A manager builds its recorders in the default scope, which a `Runner` may have set."""
+    tasks = importlib.import_module('mmrazor.models.task_modules')
+    for manager in (tasks.RecorderManager, tasks.DistillDeliveryManager):
+        manager.__init__ = _in_scope_of_mmrazor(manager.__init__)
 
-    In the root registry they are found from every scope.
-    """
-    root = importlib.import_module('mmengine.registry').TASK_UTILS
-    own = importlib.import_module('mmrazor.registry').TASK_UTILS
-    for name, kind in own.module_dict.items():
-        if name.endswith(('Recorder', 'Delivery')):
-            root.register_module(name=name, module=kind, force=True)
+
+def _in_scope_of_mmrazor(function: Callable[..., None]) -> Callable[..., None]:
+    from mmengine.registry import DefaultScope  # not before the environment was checked
+
+    @wraps(function)
+    def scoped(*args: Any, **kwargs: Any) -> None:
+        with DefaultScope.overwrite_default_scope('mmrazor'):
+            function(*args, **kwargs)
+
+    return scoped

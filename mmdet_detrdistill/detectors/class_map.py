@@ -46,6 +46,8 @@ def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int)
 def class_names(meta: Dict[str, Any]) -> Optional[List[str]]:
     """`classes` of a dataset's metainfo or of a checkpoint's `dataset_meta`, None if unnamed."""
     names = {key.lower(): value for key, value in meta.items()}.get('classes')
+    if isinstance(names, str):
+        raise ValueError(f'classes must be names in a tuple, got a text: write ({names!r},)')
     return None if names is None else list(names)
 
 

@@ -5,10 +5,10 @@ from typing import Any, Callable, Dict, Optional, Sequence, Type, Union
 from mmdet.models import dense_heads
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..config.read import detector_config
+from ..registry import scope_of
 from .base import DetectorAdapter
 
 #: the class whose methods an adapter knows, by its name
@@ -80,7 +80,7 @@ def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> nn.Module
     """
     config = detector_config(detector, role)
     try:
-        with DefaultScope.overwrite_default_scope('mmdet'):
+        with scope_of():
             return MODELS.build(config)
     except (RuntimeError, OSError, ValueError) as error:
         if 'transformers is not installed' in str(error):

@@ -2,6 +2,7 @@
 
 from .algorithm import DETRDistill
 from .distiller import DETRDistiller
+from .optimizer import StudentOptimWrapperConstructor
 from .teacher import TeacherPass
 
-__all__ = ['DETRDistill', 'DETRDistiller', 'TeacherPass']
+__all__ = ['DETRDistill', 'DETRDistiller', 'StudentOptimWrapperConstructor', 'TeacherPass']

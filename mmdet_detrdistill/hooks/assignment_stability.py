@@ -5,9 +5,9 @@ from typing import Any, Dict, List
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor
 
+from ..checkpoints.read import unwrap_model
 from ..detectors import DetectorAdapter, build_adapter
 from ..functional.stability import instability, queries_of_objects
 from ..registry import register
@@ -50,7 +50,7 @@ class AssignmentStabilityHook(Hook):
 
     @master_only
     def after_train_epoch(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         before = runner.message_hub.runtime_info.get(KEY)  # part of a checkpoint: survives a resume
         after = self.match(model, runner.val_dataloader.dataset)
         runner.message_hub.update_info(KEY, after.tolist())

@@ -5,8 +5,8 @@ from bisect import bisect_right
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from ..checkpoints.read import unwrap_model
 from ..registry import register
 
 Points = Sequence[Tuple[float, float]]
@@ -121,7 +121,7 @@ class TeacherQueryInjectionHook(FactorHook):
 
 
 def _distiller(runner: Any) -> Any:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap_model(runner.model)
     return model.distiller
 
 

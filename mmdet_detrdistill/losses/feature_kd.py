@@ -1,6 +1,7 @@
 """Module of `functional.feature_kd`."""
 
-from typing import Any, ClassVar, Dict, Optional, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Dict, Literal, Mapping, Optional, Sequence
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -9,16 +10,24 @@ from ..detectors import DetectorAdapter
 from ..detectors.levels import describe_strides
 from ..detectors.pair import DistillPair
 from ..functional.classes import foreground_probs
-from ..functional.feature_kd import (
-    MASKS,
-    PRESETS,
-    QUALITIES,
-    SIMILARITIES,
-    feature_kd,
-    query_quality,
-)
+from ..functional.feature_kd import MaskOptions, feature_kd, query_quality
 from ..registry import register
 from .base import DistillLoss, as_float, full_precision, reduce_count
+
+
+@dataclass(frozen=True)
+class FeatureKDOptions(MaskOptions):
+    """Options of `FeatureKDLoss`, beside those of `MaskOptions`; the defaults are the paper's.
+
+    Attributes:
+        stages: decoder stages whose queries make masks, 'last' or 'all'.
+        source: distilled maps, 'encoder' output or 'neck' output.
+        exclude_padding: leave padded pixels out.
+    """
+
+    stages: Literal['last', 'all'] = 'last'
+    source: Literal['encoder', 'neck'] = 'encoder'
+    exclude_padding: bool = True
 
 
 @register('MODELS')
@@ -32,45 +41,25 @@ class FeatureKDLoss(DistillLoss):
     Args:
         loss_weight: factor.
         preset: 'paper' or 'released'.
-        stages: decoder stages whose queries make masks, 'last' or 'all'.
-        source: distilled maps, 'encoder' output or 'neck' output.
-        exclude_padding: leave padded pixels out.
+        options: those of `FeatureKDOptions`.
     """
 
-    choices: ClassVar = dict(
-        similarity=SIMILARITIES,
-        mask=MASKS,
-        quality=QUALITIES,
-        stages=('last', 'all'),
-        source=('encoder', 'neck'),
-    )
+    presets: ClassVar[Mapping[str, FeatureKDOptions]] = {
+        'paper': FeatureKDOptions(),
+        'released': FeatureKDOptions(
+            similarity='cosine',
+            mask='summed',
+            quality='max_iou',
+            stages='all',
+            source='neck',
+            exclude_padding=False,
+        ),
+    }
 
     def __init__(
-        self,
-        loss_weight: float = 1.0,
-        preset: str = 'paper',
-        similarity: Optional[str] = None,
-        mask: Optional[str] = None,
-        quality: Optional[str] = None,
-        gamma: float = 0.5,
-        topk: int = 100,
-        stages: Optional[str] = None,
-        source: Optional[str] = None,
-        exclude_padding: Optional[bool] = None,
+        self, loss_weight: float = 1.0, preset: Optional[str] = None, **options: Any
     ) -> None:
-        super().__init__(
-            loss_weight,
-            preset,
-            PRESETS,
-            similarity=similarity,
-            mask=mask,
-            quality=quality,
-            gamma=gamma,
-            topk=topk,
-            stages=stages,
-            source=source,
-            exclude_padding=exclude_padding,
-        )
+        super().__init__(loss_weight, preset, **options)
         self.phi: nn.Module = nn.Identity()
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
@@ -85,13 +74,13 @@ class FeatureKDLoss(DistillLoss):
             self.phi = nn.Conv2d(student.embed_dims, teacher.embed_dims, kernel_size=1)
 
     def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
-        if self.options['quality'] != 'matched_iou':
+        if self.options.quality != 'matched_iou':
             return ()
-        return [num_teacher - 1] if self.options['stages'] == 'last' else range(num_teacher)
+        return [num_teacher - 1] if self.options.stages == 'last' else range(num_teacher)
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student = pair.student_forward.state
-        encoded = self.options['source'] == 'encoder'
+        encoded = self.options.source == 'encoder'
         maps = student.memory_maps() if encoded else student.features
         inputs = self.mask_inputs(pair)
         with full_precision(inputs['teacher_queries']):
@@ -107,16 +96,16 @@ class FeatureKDLoss(DistillLoss):
         """
         options = self.options
         teacher = pair.teacher_forward.state
-        maps = teacher.memory_maps() if options['source'] == 'encoder' else teacher.features
-        valid = teacher.valid_masks() if options['exclude_padding'] else None
+        maps = teacher.memory_maps() if options.source == 'encoder' else teacher.features
+        valid = teacher.valid_masks() if options.exclude_padding else None
         if valid is not None:
             valid = [level.cut(valid[level.teacher]) for level in pair.levels]
-        last = options['stages'] == 'last'
+        last = options.stages == 'last'
         picked = stages or (slice(-1, None) if last else slice(None))
 
         outputs = pair.teacher_forward.outputs
         _, gt_boxes, _ = pair.ground_truth
-        matched = options['quality'] == 'matched_iou'
+        matched = options.quality == 'matched_iou'
         probs = foreground_probs(outputs.logits[picked], pair.teacher.activation)
         if pair.teacher_classes is not None:
             probs = probs[..., pair.teacher_classes]
@@ -125,9 +114,7 @@ class FeatureKDLoss(DistillLoss):
             outputs.boxes[picked],
             gt_boxes,
             pair.teacher_assignment[picked] if matched else None,
-            quality=options['quality'],
-            gamma=options['gamma'],
-            topk=options['topk'],
+            options,
         )
         if outputs.query_mask is not None:
             weights = weights * outputs.query_mask[picked]
@@ -137,10 +124,5 @@ class FeatureKDLoss(DistillLoss):
             teacher_queries=queries,
             quality=weights.to(queries.dtype),
             valid_masks=valid,
-            similarity=options['similarity'],
-            mask=options['mask'],
-            max_weighted=[
-                (boxes.shape[0] or queries.shape[2]) if matched else options['topk']
-                for boxes in gt_boxes
-            ],
+            options=options,
         )

@@ -7,11 +7,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.functional.aligned_kd import aligned_kd
 from mmdet_detrdistill.functional.assign_kd import assign_kd
-from mmdet_detrdistill.functional.feature_kd import feature_kd
-from mmdet_detrdistill.functional.logits_kd import logits_kd
 from mmdet_detrdistill.losses.base import reduce_count
+from tests.functional.cases import aligned_kd, feature_kd, logits_kd
 from tests.ranks import join_group, on_two_ranks
 from tests.tiny_detectors import batch, build, tiny_config
 
@@ -35,6 +33,7 @@ OBJECTS = ('none', 'one')  # no image without objects; the first image, that of 
 def make_algorithm(variant, options, preset, student_seed=1):
     """In float64 and without anything random: no dropout, no denoising, fixed batch statistics."""
     losses = {name: dict(type=kind, preset=preset) for name, kind in KINDS.items()}
+    del losses['loss_aligned_kd']['preset']
     if preset == 'released':
         losses['loss_logits_kd']['contrast_weight'] = 0.2
     student, teacher = tiny_config(variant, **options), tiny_config(variant)

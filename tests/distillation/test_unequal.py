@@ -26,6 +26,7 @@ def distill(student, teacher, preset='paper', **options):
         name: dict(type=kind, preset=preset, **({} if 'Feature' in kind else options))
         for name, kind in LOSSES.items()
     }
+    del configs['loss_aligned_kd']['preset']
     distiller = dict(type='DETRDistiller', distill_losses=configs)
     return DETRDistill(student, teacher, distiller).train()
 

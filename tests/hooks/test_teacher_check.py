@@ -20,7 +20,13 @@ def runner_with(teacher_classes, data_classes):
     meta = {} if teacher_classes is None else {'dataset_meta': {'CLASSES': teacher_classes}}
     dataset = SimpleNamespace(metainfo=dict(classes=data_classes))
     return SimpleNamespace(
-        model=SimpleNamespace(teacher_meta=meta, class_map_config=None, class_map=None),
+        model=SimpleNamespace(
+            teacher_meta=meta,
+            class_map_config=None,
+            class_map=None,
+            student_adapter=SimpleNamespace(num_classes=len(data_classes)),
+            teacher_adapter=SimpleNamespace(prompted=False),
+        ),
         train_dataloader=SimpleNamespace(dataset=dataset),
         logger=logging.getLogger('test'),
     )

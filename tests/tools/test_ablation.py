@@ -34,7 +34,8 @@ def loss_options(ablation, row):
     for name, own in config.model.distiller.distill_losses.items():
         if own is not None:
             given = {key: value for key, value in own.items() if key != 'type'}
-            found[name[len('loss_') : -len('_kd')]] = getattr(losses, own.type)(**given).options
+            loss = getattr(losses, own.type)(**given)
+            found[name[len('loss_') : -len('_kd')]] = vars(loss.options)
     return found
 
 
@@ -46,7 +47,7 @@ def test_one_loss_alone(ablation, loss):
 def test_all_and_released_are_the_presets(ablation):
     for row, preset in (('all', 'paper'), ('released', 'released')):
         expected = {
-            loss: getattr(losses, name)(preset=preset).options
+            loss: vars(getattr(losses, name)(preset=preset).options)
             for loss, name in ablation.LOSSES.items()
         }
         assert loss_options(ablation, row) == expected
