@@ -17,7 +17,7 @@ LOADERS = dict(train_dataloader='train', val_dataloader='val', test_dataloader='
 
 
 class Labels(NamedTuple):
-    """What an annotation file holds.
+    """The labels of an annotation file.
 
     Attributes:
         names: categories in the file's order, which is the order of the labels.
@@ -49,7 +49,7 @@ class Labels(NamedTuple):
 
 
 def read_annotations(path: str, evaluated: bool = False) -> Labels:
-    """Read an annotation file once, as MMDetection and COCO's evaluation are going to.
+    """Read an annotation file once, as MMDetection and COCO's evaluation will.
 
     Args:
         evaluated: the file is a validation set, of which COCO's evaluation reads more.
@@ -136,7 +136,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _reason_to_leave_out(annotation: Any, image: Any, categories: Set[Any]) -> str:
-    """Why MMDetection trains on no such object, '' where it does."""
+    """Say why MMDetection leaves this object out, or return ''."""
     if image is None:
         return 'of an image that is not in the file'
     if annotation['category_id'] not in categories:
@@ -154,7 +154,7 @@ def _reason_to_leave_out(annotation: Any, image: Any, categories: Set[Any]) -> s
 def class_names(
     train: Sequence[str], val: Sequence[str], given: Any, where: str
 ) -> Tuple[str, ...]:
-    """The classes to learn, in label order.
+    """Return the classes to learn, in label order.
 
     Args:
         train: categories of the training file, in its order.
@@ -242,7 +242,7 @@ def class_counts(config: Any, place: str = '') -> Iterator[str]:
 
 
 def leaf_datasets(dataset: Any) -> Iterable[ConfigDict]:
-    """The configs of the data sets that wrappers (repeated, joined, mixed ...) are made of."""
+    """Return the configs of the data sets inside wrappers (repeated, joined, mixed ...)."""
     if isinstance(dataset, (list, tuple)):
         for item in dataset:
             yield from leaf_datasets(item)
@@ -253,7 +253,7 @@ def leaf_datasets(dataset: Any) -> Iterable[ConfigDict]:
 
 
 def _only_dataset(loader: Any) -> ConfigDict:
-    """The data set under a loader's wrappers; the first of several takes the place of all."""
+    """Return the data set inside a loader's wrappers; the first of several replaces all."""
     holder = loader
     while True:
         dataset = holder.dataset
@@ -266,7 +266,7 @@ def _only_dataset(loader: Any) -> ConfigDict:
 
 
 def is_coco(dataset: Any) -> bool:
-    """Whether a data set reads its annotation file as MMDetection's `CocoDataset` does."""
+    """Tell whether a data set reads its annotation file as MMDetection's `CocoDataset` does."""
     found = class_of('DATASETS', dataset)
     readers = ('load_data_list', 'parse_data_info')
     return (
