@@ -1,4 +1,4 @@
-"""Between host and device, in few transfers, and so that a GPU is not waited for where it can be."""
+"""Between host and device: few transfers, and no wait for a GPU where there need be none."""
 
 from typing import Callable, List, Sequence
 
@@ -35,7 +35,7 @@ def to_host(tensors: Sequence[Tensor]) -> Callable[[], List[np.ndarray]]:
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:
-    """Queue the move of an array to a device; from pinned memory, so that a GPU is not waited for."""
+    """Queue the move of an array to a device; from pinned memory, so that nothing waits for a GPU."""
     tensor = torch.from_numpy(values)
     if device.type == 'cuda':
         tensor = tensor.pin_memory()

@@ -89,7 +89,7 @@ class FeatureKDLoss(DistillLoss):
         return {'': self.loss_weight * value}
 
     def mask_inputs(self, pair: DistillPair, stages: Optional[slice] = None) -> Dict[str, Any]:
-        """What `functional.target_masks` takes to make the masks of this loss.
+        """Return the arguments of `functional.target_masks` for this loss.
 
         Args:
             stages: the teacher's decoder stages; None: those of the option.
