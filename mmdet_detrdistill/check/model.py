@@ -1,28 +1,32 @@
 """Build a distillation as it starts, and describe both sides of it."""
 
+from copy import deepcopy
 from importlib.util import find_spec
-from typing import Any, List, Tuple
+from typing import Any, List
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.model import PretrainedInit
+from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from ..checkpoints.resume import check_start
 from ..config.read import detector_config
 from ..detectors import DetectorAdapter, build_detector
 from ..distillation.algorithm import DETRDistill
+from ..distillation.optimizer import use_student_names
 from ..functional.stages import stage_groups
-from .batch import teacher_class_names
-
-Rows = List[Tuple[str, str]]
+from ..registry import class_of, scope_of
+from .batch import Rows, teacher_class_names
 
 
 def build(config: Config, random_teacher: bool) -> DETRDistill:
-    """The algorithm of a config, with random weights in the student (and teacher, if asked)."""
-    if config.model.get('type') != 'DETRDistill':
+    """Build the algorithm of a config, with a random student (and teacher, if asked)."""
+    kind = class_of('MODELS', config.model)
+    if not (isinstance(kind, type) and issubclass(kind, DETRDistill)):
         raise ValueError("not a distillation config: model.type is not 'DETRDistill'")
     model = dict(config.model)
-    with DefaultScope.overwrite_default_scope('mmdet'):
+    with scope_of(config):
         if random_teacher:
             teacher = build_detector(model['teacher'], 'teacher')
             forget_pretrained(teacher)
@@ -39,25 +43,25 @@ def build(config: Config, random_teacher: bool) -> DETRDistill:
 
 
 def forget_pretrained(detector: nn.Module) -> None:
-    """Let a detector start from random weights: they fit alike, and nothing is fetched."""
+    """Let a detector start from random weights, so that nothing is downloaded."""
     for module in detector.modules():
         if pretrained_sources(getattr(module, 'init_cfg', None)):
             module.init_cfg = None
 
 
 def pretrained_sources(detector: Any) -> List[str]:
-    """Where a config, or a part of it, takes pretrained weights from."""
+    """List where a config, or a part of it, takes pretrained weights from."""
     if isinstance(detector, (list, tuple)):
         return [name for item in detector for name in pretrained_sources(item)]
     if not isinstance(detector, dict):
         return []
-    if detector.get('type') == 'Pretrained':
+    if class_of('WEIGHT_INITIALIZERS', detector.get('checkpoint') and detector) is PretrainedInit:
         return [detector['checkpoint']]
     return pretrained_sources(list(detector.values()))
 
 
 def describe(model: DETRDistill) -> Rows:
-    """Both sides and how they are paired."""
+    """Describe both detectors and how they are paired."""
     student, teacher = model.student_adapter, model.teacher_adapter
     sides = (student, teacher)
 
@@ -92,19 +96,37 @@ def describe(model: DETRDistill) -> Rows:
     return rows
 
 
-def describe_start(config: Config) -> Rows:
-    """The weights that the student's training starts from, where they are not random."""
+def describe_start(config: Config, model: DETRDistill) -> Rows:
+    """Describe the weights that the student's training starts from, unless they are random.
+
+    Raises:
+        CheckpointError: those of `load_from` or `resume` do not fit the model.
+    """
     names = pretrained_sources(detector_config(config.model.architecture, 'architecture'))
-    if not names:
-        return []
+    start = check_start(config, model)
+    rows = [('student starts from', start)] if start else []
+    if not names or start:
+        return rows
     text = f'{", ".join(names)} (not loaded for this check)'
     if any(name.startswith('torchvision://') for name in names) and not find_spec('torchvision'):
         text += '; needs torchvision, which is missing'
     return [('student starts from', text)]
 
 
+def describe_optimizer(config: Config, model: DETRDistill) -> Rows:
+    """Build the optimizer as a training does, and count its parameter groups."""
+    if 'optim_wrapper' not in config:
+        return []
+    config = deepcopy(config)
+    use_student_names(config)
+    groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
+    rates = sorted({group['lr'] for group in groups})
+    text = f'{len(groups)} parameter groups, learning rates {rates[0]:g} to {rates[-1]:g}'
+    return [('optimizer', text)]
+
+
 def check_predictions(student: DetectorAdapter) -> None:
-    """ValueError when validation would ask for more predictions than the student makes."""
+    """Raise ValueError if validation asks for more predictions than the student makes."""
     wanted = (student.detector.test_cfg or {}).get('max_per_img', 0)
     per_query = student.num_classes if student.activation == 'sigmoid' else 1
     found = student.num_queries * per_query
@@ -116,5 +138,5 @@ def check_predictions(student: DetectorAdapter) -> None:
 
 
 def parameters_of(module: nn.Module) -> int:
-    """Number of scalars, each shared parameter once."""
+    """Count the scalars, each shared parameter once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,14 +1,14 @@
-"""From a config to a detector, and from a detector to its adapter."""
+"""Build a detector from a config, and the adapter of a detector."""
 
 from typing import Any, Callable, Dict, Optional, Sequence, Type, Union
 
 from mmdet.models import dense_heads
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..config.read import detector_config
+from ..registry import scope_of
 from .base import DetectorAdapter
 
 #: the class whose methods an adapter knows, by its name
@@ -29,7 +29,7 @@ PLAIN_HEADS = tuple(
 
 
 def register_adapter(detector: str) -> Callable[[Type[DetectorAdapter]], Type[DetectorAdapter]]:
-    """Class decorator: the adapter for detectors whose class, or nearest base, has this name."""
+    """Register an adapter for detectors whose class, or nearest base, has this name."""
 
     def register(adapter: Type[DetectorAdapter]) -> Type[DetectorAdapter]:
         _ADAPTERS[detector] = adapter
@@ -80,7 +80,7 @@ def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> nn.Module
     """
     config = detector_config(detector, role)
     try:
-        with DefaultScope.overwrite_default_scope('mmdet'):
+        with scope_of():
             return MODELS.build(config)
     except (RuntimeError, OSError, ValueError) as error:
         if 'transformers is not installed' in str(error):
@@ -101,7 +101,7 @@ def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> nn.Module
 def _override(
     classes: Sequence[type], known: Sequence[type], methods: Sequence[str]
 ) -> Optional[str]:
-    """'Class.method' of the first of `methods` that a class outside of `known` defines, or None."""
+    """Return 'Class.method' of the first of `methods` that a class outside of `known` defines."""
     for method in methods:
         owner = next((cls for cls in classes if method in vars(cls)), None)
         if owner is not None and owner not in known:
