@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmdet_detrdistill.checkpoints.export import build_student
 from mmdet_detrdistill.config.launch import add_config_options
 from mmdet_detrdistill.config.read import read_config
-from mmdet_detrdistill.distillation.preprocessing import num_channels
+from mmdet_detrdistill.detectors.levels import num_channels
 
 OPSET = 16  # the first with GridSample, which deformable attention becomes
 TOLERANCE = 1e-3
@@ -58,7 +58,7 @@ def export(detector: nn.Module, size: Sequence[int], path: str) -> float:
         ValueError: the graph differs; nothing is left at `path` that was not there before.
     """
     model = Predictions(detector, size).eval()
-    images = [torch.randn(1, num_channels(detector) or 3, *size) for _ in range(2)]
+    images = [torch.randn(1, num_channels(detector), *size) for _ in range(2)]
     unfinished = f'{path}.unfinished'
     try:
         difference = _write_and_compare(model, *images, unfinished)

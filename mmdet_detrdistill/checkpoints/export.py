@@ -53,11 +53,11 @@ def export_student(
 
 
 def student_config(config: Config) -> Config:
-    """The student's plain MMDetection config, from the config of its distillation.
+    """Return the student's plain MMDetection config, from the config of its distillation.
 
-    `model` becomes its `architecture`; this package's import and `distiller` go, as do its hooks
-    and MMRazor's. Data, schedule and everything else stay. Of a config without distillation only
-    those hooks and the import go.
+    `model` becomes its `architecture`; this package's import and `distiller` go, and so do
+    its hooks and MMRazor's. Data, schedule and everything else stay. From a config without
+    distillation only those hooks and the import are removed.
     """
     student = deepcopy(config)
     model = student.model
@@ -103,13 +103,13 @@ def build_student(config: Config, checkpoint_path: str) -> nn.Module:
 
 
 def _is_foreign(hook: Any) -> bool:
-    """Whether a hook config names one of this package or of MMRazor."""
+    """Tell whether a hook config names a hook of this package or of MMRazor."""
     found = class_of('HOOKS', hook)
     return getattr(found, '__module__', '').split('.')[0] in (PACKAGE, 'mmrazor')
 
 
 def _plain(value: Any) -> Any:
-    """A value made of Python's own types."""
+    """Convert a value to plain Python types."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -124,7 +124,7 @@ def _set_or_drop(config: Config, key: str, value: Any) -> None:
 
 
 def student_state_dict(checkpoint: Dict[str, Any]) -> 'OrderedDict[str, Tensor]':
-    """The student's weights under the names that MMDetection gives them.
+    """Return the student's weights under the names that MMDetection gives them.
 
     Args:
         checkpoint: a distillation checkpoint (`architecture.*`, `distiller.*`) or a plain one,

@@ -19,6 +19,8 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+#: positions 0, 1, 2 ... of a language model: older releases of transformers stored them
+COMPUTED_BUFFER = '.embeddings.position_ids'
 SHOWN = 8  # keys that an error lists before it counts the rest
 REFUSED = re.compile(r'GLOBAL (\S+)')  # how PyTorch, and we, name a type that is not allowed
 
@@ -28,7 +30,7 @@ class CheckpointError(RuntimeError):
 
 
 def _under_name(function: Callable[..., Any], path: str) -> Callable[..., Any]:
-    """`function`, under the path `module.name` that files give it."""
+    """Return `function` under the path `module.name` that files give it."""
 
     def renamed(*args: Any) -> Any:
         return function(*args)
@@ -38,7 +40,7 @@ def _under_name(function: Callable[..., Any], path: str) -> Callable[..., Any]:
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """The only use of `getattr` that is allowed: the statistics that a log buffer carries."""
+    """Allow `getattr` for the statistics of a log buffer, and for nothing else."""
     from mmengine.logging.history_buffer import HistoryBuffer
 
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
@@ -48,7 +50,7 @@ def _statistic(owner: Any, name: str) -> Any:
 
 @lru_cache(maxsize=None)
 def checkpoint_types() -> List[Any]:
-    """What MMEngine's checkpoints hold and some PyTorch does not allow by itself."""
+    """Return the types in MMEngine's checkpoints that PyTorch does not allow by default."""
     from mmengine.logging.history_buffer import HistoryBuffer
 
     kinds = ('?', 'i1', 'u1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8')
@@ -77,7 +79,7 @@ def allow_checkpoint_types() -> None:
 
 
 def restricted_pickle() -> Any:
-    """For PyTorch before 2.4: a `pickle_module` that knows tensors and checkpoint types only."""
+    """Return a `pickle_module`, for PyTorch before 2.4, of tensors and checkpoint types only."""
     known = {f'{item.__module__}.{item.__qualname__}': item for item in checkpoint_types()}
     known.update(
         {
@@ -107,7 +109,7 @@ def restricted_pickle() -> Any:
 
 
 def _local_file(path_or_url: str) -> str:
-    """The file to read; a URL is downloaded once, to the cache of torch.hub."""
+    """Return the file to read; a URL is downloaded once, to the cache of torch.hub."""
     if not path_or_url.startswith(('http://', 'https://')):
         path = osp.expanduser(path_or_url)
         if not osp.isfile(path):
@@ -139,7 +141,7 @@ def _read(path: str) -> Any:
 
 
 def _read_restricted(path: str, reader: Any) -> Any:
-    """What `torch.load` of PyTorch 1.13 does with a `pickle_module`, but for overwriting it."""
+    """Do what `torch.load` of PyTorch 1.13 does with a `pickle_module`, without overwriting it."""
     with open(path, 'rb') as file:
         if not reader._is_zipfile(file):
             return reader._legacy_load(file, 'cpu', restricted_pickle(), encoding='utf-8')
@@ -148,9 +150,9 @@ def _read_restricted(path: str, reader: Any) -> Any:
 
 
 def load_checkpoint_file(path_or_url: str) -> Dict[str, Any]:
-    """A checkpoint as a dict with `state_dict`, on the CPU.
+    """Read a checkpoint as a dict with `state_dict`, on the CPU.
 
-    Read as with `weights_only=True` on every PyTorch, so that a file can execute nothing. A bare
+    It is read as with `weights_only=True` on every PyTorch, so a file can execute nothing. A bare
     state dict is wrapped.
 
     Raises:
@@ -159,7 +161,7 @@ def load_checkpoint_file(path_or_url: str) -> Dict[str, Any]:
     path = _local_file(path_or_url)
     try:
         checkpoint = _read(path)
-    except Exception as error:  # whatever a file that is no checkpoint makes of the reader
+    except Exception as error:  # anything that a file which is no checkpoint raises in the reader
         refused = REFUSED.search(str(error))
         if refused is not None:
             raise CheckpointError(
@@ -194,7 +196,7 @@ def _some(keys: Sequence[Any]) -> str:
 
 
 def _hint(keys: Sequence[str]) -> str:
-    """What to do when all keys carry the prefix of a wrapper."""
+    """Say what to do when all keys have the prefix of a wrapper."""
     if any(key.startswith('architecture.') for key in keys):
         return (
             '\nThe keys `architecture.*` are the student of a distillation checkpoint. Take it out '
@@ -244,8 +246,14 @@ def load_state_strictly(
     Raises:
         CheckpointError: as `refuse_unfit_state`.
     """
-    refuse_unfit_state(model, state_dict, source, what)
-    model.load_state_dict(state_dict, strict=True)
+    own = model.state_dict()
+    kept = {
+        key: value
+        for key, value in state_dict.items()
+        if key in own or not key.endswith(COMPUTED_BUFFER)
+    }
+    refuse_unfit_state(model, kept, source, what)
+    model.load_state_dict(kept, strict=True)
 
 
 def load_strictly(model: nn.Module, checkpoint_path: str, what: str = 'teacher') -> Dict[str, Any]:

@@ -28,10 +28,10 @@ class SharedLevel(NamedTuple):
         return values[..., : self.size[0], : self.size[1]]
 
 
-def input_channels(detector: nn.Module) -> int:
-    """Channels of the images that a detector takes: those of its first convolution."""
-    kernels = (weight for weight in detector.backbone.parameters() if weight.dim() == 4)
-    return next((kernel.shape[1] for kernel in kernels), 3)
+def num_channels(detector: nn.Module) -> int:
+    """Return the image channels of a detector, those of its first convolution, or 3."""
+    layers = detector.backbone.modules()
+    return next((layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)), 3)
 
 
 def pair_strides(student: Sequence[int], teacher: Sequence[int]) -> List[Tuple[int, int]]:

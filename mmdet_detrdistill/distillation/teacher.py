@@ -10,13 +10,15 @@ from torch import Tensor
 
 from ..checkpoints.read import load_strictly
 from ..detectors import DetectorAdapter, ForwardPass, build_detector
-from .preprocessing import Renormalise, num_channels
+from ..detectors.class_map import ClassMap, give_student_labels
+from ..detectors.levels import num_channels
+from .preprocessing import Renormalise
 
 
 def build_teacher(
     teacher: Union[str, Dict[str, Any], BaseModel], checkpoint: Optional[str]
 ) -> Tuple[BaseModel, Dict[str, Any]]:
-    """The teacher with its weights, and the checkpoint's `meta` ({} for a built teacher).
+    """Build the teacher with its weights; also return the checkpoint's `meta` ({} if built).
 
     Raises:
         ValueError: a config without a checkpoint, since a random teacher teaches nothing.
@@ -34,7 +36,7 @@ def build_teacher(
 
 
 class TeacherPass:
-    """The teacher's pass over a batch: no graph, and only what a loss may read is kept.
+    """The teacher's forward pass: no graph, and only what a loss reads is kept.
 
     `no_grad` and not `inference_mode`: the losses multiply teacher and student, and autograd
     refuses to save inference tensors for the student's backward pass.
@@ -81,7 +83,7 @@ class TeacherPass:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, samples: List[Any]) -> ForwardPass:
-        """Walk over images (B, 3, H, W), without what only the teacher's own loss would need."""
+        """Run the teacher on images (B, 3, H, W), without what only its own loss would need."""
         if self.renormalise is not None:
             images = self.renormalise(images, samples)
         with ExitStack() as stack:
@@ -94,6 +96,27 @@ class TeacherPass:
             replace(forward.state, head_inputs={}),
             replace(forward.outputs, decoder_outputs={}),
         )
+
+    @torch.no_grad()
+    def predict(
+        self, images: Tensor, samples: List[Any], class_map: Optional[ClassMap] = None
+    ) -> List[Any]:
+        """Predict as the teacher alone does, in the student's labels.
+
+        Args:
+            images: (B, C, H, W) as the student's preprocessor makes them.
+            samples: B `DetDataSample`s.
+            class_map: the two label sets, None when they are the same.
+
+        Returns:
+            The samples with `pred_instances`.
+        """
+        if self.renormalise is not None:
+            images = self.renormalise(images, samples)
+        samples = self.adapter.predict(images, samples)
+        if class_map is not None:
+            give_student_labels(samples, class_map)
+        return samples
 
 
 def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_classes: bool) -> None:

@@ -10,8 +10,9 @@ from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 
 from ..checkpoints.read import unwrap_model
-from ..detectors.class_map import ClassMap, class_names, settle_classes
+from ..detectors.class_map import class_names, settle_classes
 from ..detectors.label_numbers import check_label_numbers
+from ..distillation.optimizer import needs_student_names
 from ..registry import register
 
 
@@ -19,7 +20,8 @@ from ..registry import register
 class TeacherCheckHook(Hook):
     """Stop a run whose teacher names other classes, or in another order, than the training data.
 
-    Likewise one whose data numbers its classes in another order than it names them.
+    Likewise one whose data numbers its classes in another order than it names them, or whose
+    optimizer constructor was not given the student's parameter names.
 
     With `class_map='auto'` or a renaming it pairs the classes by name instead, and logs the pairs.
 
@@ -41,6 +43,12 @@ class TeacherCheckHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         model = unwrap_model(runner.model)
+        if needs_student_names(runner.cfg):
+            raise ValueError(
+                f'optim_wrapper.constructor {runner.cfg.optim_wrapper.constructor!r} does not see '
+                "the student's own parameter names: train with tools/train.py, or set "
+                "constructor='StudentOptimWrapperConstructor' and name yours student_constructor"
+            )
         dataset = runner.train_dataloader.dataset
         names = class_names(getattr(dataset, 'metainfo', None) or {})
         check_label_numbers(dataset, names, model.student_adapter.num_classes)
@@ -74,7 +82,7 @@ def untouched_random_states() -> Iterator[None]:
 
 @torch.no_grad()
 def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[float, int]:
-    """mAP of the teacher on the first validation images, and their number.
+    """Return the mAP of the teacher on the first validation images, and their number.
 
     Raises:
         ValueError: the evaluator gives no mAP.
@@ -84,12 +92,8 @@ def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[flo
     own_share = -(-min(num_images or total, total) // get_world_size())
     seen: List[int] = []
     for batch in loader:
-        data = model.data_preprocessor(batch, False)
-        samples = model.teacher_adapter.predict(data['inputs'], data['data_samples'])
-        samples = samples[: own_share - len(seen)]
+        samples = model.predict_teacher(batch)[: own_share - len(seen)]
         seen += [sample.img_id for sample in samples]
-        if model.class_map is not None:
-            _give_student_labels(samples, model.class_map)
         evaluator.process(data_samples=samples, data_batch=batch)
         if len(seen) >= own_share:
             break
@@ -104,13 +108,3 @@ def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[flo
         if name.endswith('mAP'):
             return float(value), len(images)
     raise ValueError(f'min_map: val_evaluator gives no mAP, only {sorted(scores)}')
-
-
-def _give_student_labels(samples: List[Any], class_map: ClassMap) -> None:
-    """Rename the teacher's predictions; those of classes that the student lacks go."""
-    names = dict(zip(class_map.teacher_classes.tolist(), class_map.student_classes.tolist()))
-    for sample in samples:
-        found = sample.pred_instances
-        labels = [names.get(label, -1) for label in found.labels.tolist()]
-        found.labels = torch.tensor(labels, dtype=torch.long, device=found.labels.device)
-        sample.pred_instances = found[found.labels >= 0]

@@ -14,7 +14,7 @@ from .fixed_images import fixed_image
 
 @register('HOOKS')
 class PairPicturesHook(Hook):
-    """Draws what the teacher passes on, on the same validation images, every `interval` iterations.
+    """Draw what is distilled in the same validation images, every `interval` iterations.
 
     Masks of both forms, boxes of teacher and student, matches, injected queries (see
     `visualization.draw_all`) go to each backend of MMEngine's visualizer: files, TensorBoard, W&B,

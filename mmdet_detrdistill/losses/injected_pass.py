@@ -1,4 +1,4 @@
-"""What the losses on the student's injected decoder pass have in common."""
+"""The base of the losses on the injected pass."""
 
 from dataclasses import replace
 from typing import Any, Dict
@@ -30,7 +30,7 @@ class InjectedLoss(DistillLoss):
     def follow(self, name: str, rule: InjectionRule) -> None:
         """Take the distiller's rule of this name; it may decide which teacher stage is followed."""
         self.injection_name = name
-        if rule.from_last_stage:
+        if rule.from_last_stage and hasattr(self.options, 'pairing'):
             self.options = replace(self.options, pairing='last')
 
     def injected_pass(self, pair: DistillPair) -> DecoderOutputs:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.structures import InstanceData
 
 from mmdet_detrdistill import TeacherCheckHook
 from mmdet_detrdistill.detectors.class_map import make_class_map
+from mmdet_detrdistill.distillation import TeacherPass
 
 
 def runner_with(teacher_classes, data_classes):
@@ -27,6 +29,7 @@ def runner_with(teacher_classes, data_classes):
             student_adapter=SimpleNamespace(num_classes=len(data_classes)),
             teacher_adapter=SimpleNamespace(prompted=False),
         ),
+        cfg=Config(),
         train_dataloader=SimpleNamespace(dataset=dataset),
         logger=logging.getLogger('test'),
     )
@@ -79,14 +82,13 @@ def evaluating_runner(class_map=None):
 
     samples = [DetDataSample(metainfo=dict(img_id=index)) for index in range(6)]
     dataset = [*samples]
-    loader = [dict(inputs=None, data_samples=samples[i : i + 2]) for i in (0, 2, 4)]
+    loader = [dict(images=None, samples=samples[i : i + 2]) for i in (0, 2, 4)]
     runner = runner_with(('a', 'b'), ('a', 'b'))
     runner.val_loop = object()
     runner.val_dataloader = Loader(loader, dataset)
     runner.val_evaluator = Evaluator([Share()])
-    runner.model.data_preprocessor = lambda batch, training: batch
-    runner.model.teacher = SimpleNamespace(predict=predict)
-    runner.model.class_map = class_map
+    teacher = TeacherPass(SimpleNamespace(predict=predict, detector=SimpleNamespace(backbone=None)))
+    runner.model.predict_teacher = lambda batch: teacher.predict(**batch, class_map=class_map)
     return runner
 
 
@@ -143,3 +145,11 @@ def test_min_map_needs_validation():
 def test_in_a_training(trained):
     """CocoMetric counts the one image that was looked at, and validation counts both again."""
     assert re.search(r'The teacher reaches \d\.\d{3} mAP on 1 validation images\.', trained.output)
+
+
+def test_a_constructor_that_saw_other_names_is_refused():
+    runner = runner_with(('a', 'b'), ('a', 'b'))
+    constructor = 'LearningRateDecayOptimizerConstructor'
+    runner.cfg = Config(dict(optim_wrapper=dict(constructor=constructor)))
+    with pytest.raises(ValueError, match=f'{constructor}.*tools/train.py, or'):
+        TeacherCheckHook().before_train(runner)
