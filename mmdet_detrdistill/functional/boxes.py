@@ -1,9 +1,12 @@
 """Boxes in [0, 1] of the image: `boxes` are cxcywh, `boxes_xyxy` are x1y1x2y2."""
 
-from typing import Tuple
+from typing import Sequence, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from .transfer import pad_rows, to_device
 
 EPS = 1e-9  # below any area of a pixel; keeps gradients of boxes without area small
 
@@ -69,3 +72,34 @@ def _iou_and_union(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tens
 def _area(extent: Tensor) -> Tensor:
     width, height = extent.unbind(-1)
     return width * height
+
+
+def pad_objects(gt_boxes: Sequence[Tensor], dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
+    """Stack the objects of a batch, without a host-device synchronisation.
+
+    Args:
+        gt_boxes: per image (M_b, 4), cxcywh.
+        dtype: of the result.
+
+    Returns:
+        (B, M, 4) x1y1x2y2 with M = max M_b + 1, and (B, M) bool, True = an object.
+    """
+    boxes = pad_rows(gt_boxes)
+    counts = to_device(np.array([[len(found)] for found in gt_boxes]), boxes.device)
+    exists = torch.arange(boxes.shape[1], device=boxes.device) < counts
+    return cxcywh_to_xyxy(boxes.to(dtype)), exists
+
+
+def best_giou(boxes: Tensor, gt_boxes: Sequence[Tensor]) -> Tensor:
+    """GIoU of each box with the object that it overlaps best.
+
+    Args:
+        boxes: (..., B, N, 4), cxcywh.
+        gt_boxes: per image (M_b, 4), cxcywh, same unit.
+
+    Returns:
+        (..., B, N) in [-1, 1]; -1 in an image without objects.
+    """
+    corners, exists = pad_objects(gt_boxes, boxes.dtype)
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes).unsqueeze(-2), corners.unsqueeze(1))
+    return giou.masked_fill(~exists.unsqueeze(1), -1).amax(-1)

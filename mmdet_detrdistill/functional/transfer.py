@@ -35,7 +35,7 @@ def to_host(tensors: Sequence[Tensor]) -> Callable[[], List[np.ndarray]]:
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:
-    """Queue the move of an array to a device; from pinned memory, so that nothing waits for a GPU."""
+    """Queue the move of an array to a device; from pinned memory, without a wait for a GPU."""
     tensor = torch.from_numpy(values)
     if device.type == 'cuda':
         tensor = tensor.pin_memory()

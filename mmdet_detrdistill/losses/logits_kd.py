@@ -44,8 +44,11 @@ class LogitsKDLoss(DistillLoss):
     def start(self, pair: DistillPair) -> Callable[[], Dict[str, Tensor]]:
         student, teacher = pair.predictions(pair.student_forward.outputs)
         positive = pair.teacher_positive_mask if self.options.needs_positives else None
+        _, gt_boxes, _ = pair.ground_truth
         with full_precision(student.logits):
-            terms_of = start_logits_kd(student, teacher, positive, self.options, reduce_count)
+            terms_of = start_logits_kd(
+                student, teacher, positive, self.options, reduce_count, gt_boxes
+            )
 
         def terms() -> Dict[str, Tensor]:
             with full_precision(student.logits):
