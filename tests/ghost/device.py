@@ -79,11 +79,13 @@ def compute(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
     to_cpu = False
     if func is aten.copy_.default:
         to_cpu = not isinstance(args[0], GhostTensor)
-        _note_copy(isinstance(args[1], GhostTensor), not to_cpu)
+        queued = not to_cpu and (kwargs.get('non_blocking') or args[2:3] == (True,))
+        _note_copy(isinstance(args[1], GhostTensor), not to_cpu, queued)
     elif func is aten._to_copy.default:
         wanted = kwargs.get('device')
         to_cpu = wanted is not None and torch.device(wanted).type == 'cpu'
-        _note_copy(isinstance(args[0], GhostTensor), not to_cpu)
+        queued = not to_cpu and kwargs.get('non_blocking')
+        _note_copy(isinstance(args[0], GhostTensor), not to_cpu, queued)
     else:
         _refuse_mixture(func, args, kwargs, inputs)
         _note_values(func, args)
@@ -146,8 +148,8 @@ def _refuse_mixture(func: Any, args: Any, kwargs: Dict[str, Any], inputs: List[T
         )
 
 
-def _note_copy(from_device: bool, to_device: bool) -> None:
-    if from_device != to_device:
+def _note_copy(from_device: bool, to_device: bool, queued: Any) -> None:
+    if from_device != to_device and not queued:
         note('to device' if to_device else 'to host')
 
 

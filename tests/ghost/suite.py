@@ -53,7 +53,10 @@ def distill(variant, preset='paper', losses=tuple(LOSSES), student=None, **optio
         teacher=tiny(variant, seed=2),
         distiller=dict(
             type='DETRDistiller',
-            distill_losses={name: dict(type=LOSSES[name], preset=preset) for name in losses},
+            distill_losses={
+                name: dict(type=LOSSES[name], **({} if 'aligned' in name else dict(preset=preset)))
+                for name in losses
+            },
         ),
         **options,
     ).train()
