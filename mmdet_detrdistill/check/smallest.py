@@ -75,14 +75,19 @@ def last_scales(pipeline: Sequence[Any]) -> List[Scale]:
 
 def _scales(transform: Any) -> Iterator[Scale]:
     kind = getattr(class_of('TRANSFORMS', transform), '__name__', '')
-    scales = transform.get('scales' if kind == 'RandomChoiceResize' else 'scale')
-    if 'Resize' not in kind or scales is None:
+    scales = transform.get('scales')
+    if scales is None:
+        scale = transform.get('scale')
+        scales = scale if isinstance(scale, (list, tuple)) and _is_pair(scale[0]) else [scale]
+    if 'Resize' not in kind or None in scales:
         return
     factor = (transform.get('ratio_range') or (1.0,))[0]
-    if isinstance(scales, (int, float)) or isinstance(scales[0], (int, float)):
-        scales = [scales]
-    pairs = [(s, s) if isinstance(s, (int, float)) else tuple(s) for s in scales]
+    pairs = [tuple(s) if _is_pair(s) else (s, s) for s in scales]
     if kind == 'RandomResize' and len(pairs) > 1:  # a range: both sides at their least
         pairs = [(min(p[0] for p in pairs), min(p[1] for p in pairs))]
     for width, height in pairs:
         yield (width * factor, height * factor), bool(transform.get('keep_ratio', False))
+
+
+def _is_pair(scale: Any) -> bool:
+    return isinstance(scale, (list, tuple))
