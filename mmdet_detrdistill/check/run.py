@@ -1,4 +1,4 @@
-"""What has to hold before a distillation is trained: both sides fit, one step works."""
+"""Check a distillation before training: both detectors fit, one step works."""
 
 import traceback
 import warnings
@@ -21,7 +21,7 @@ from .step import check_step
 
 
 def describe_versions() -> Rows:
-    """The installed stack; importing the package has already refused one that does not fit."""
+    """Describe the installed versions; importing the package has refused incompatible ones."""
     found = versions()
     stack = ', '.join(f'{name} {found[name]}' for name in ('mmengine', 'mmcv', 'mmdet', 'mmrazor'))
     return [
@@ -33,7 +33,7 @@ def describe_versions() -> Rows:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, and errors only from MMEngine's log: it has a line per initialised layer."""
+    """Silence warnings, and MMEngine's log below errors: it has a line per initialised layer."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('ERROR')
@@ -86,7 +86,7 @@ def check(
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line; with type and place unless the error is this package's own."""
+    """Say what failed in one line; with type and place unless the error is of this package."""
     reason = ' '.join(str(error).split()) or 'no message'
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, (SystemExit, CheckpointError)) or not frames:

@@ -1,4 +1,4 @@
-"""One training step: feature levels, cost, each loss with the gradient that it sends."""
+"""Run one training step: feature levels, cost, each loss with its gradient."""
 
 import time
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ SANE = (0.05, 2.0)
 def check_step(
     model: DETRDistill, batch: Dict[str, Any], device: str, random_teacher: bool
 ) -> Rows:
-    """One step: levels, FLOPs, every loss with the norm of its gradient, time and memory.
+    """Run one step: levels, FLOPs, every loss with the norm of its gradient, time and memory.
 
     The loss weights are judged only with a trained teacher.
 
@@ -65,7 +65,7 @@ def check_step(
 
 
 def describe_levels(model: DETRDistill) -> Rows:
-    """Strides of the feature levels on both sides, and those that are distilled."""
+    """Describe the strides of the feature levels of both detectors, and which are distilled."""
     if not any(isinstance(loss, FeatureKDLoss) for loss in model.distiller.pair_losses.values()):
         return []
     strides = model.student_adapter.strides, model.teacher_adapter.strides
@@ -73,7 +73,7 @@ def describe_levels(model: DETRDistill) -> Rows:
 
 
 def gradient_norms(model: nn.Module, losses: Dict[str, Any]) -> Dict[str, Tuple[float, float]]:
-    """Value, and L2 norm of the gradient in the student, of the task loss and each named loss.
+    """Return value and gradient norm (L2) in the student, of the task loss and each named loss.
 
     Args:
         model: a `DETRDistill`.
@@ -103,7 +103,7 @@ def gradient_norms(model: nn.Module, losses: Dict[str, Any]) -> Dict[str, Tuple[
 
 
 def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:
-    """Whether a gradient is of a sane size beside the task loss's, and a weight that helps."""
+    """Compare a gradient with the task loss's, and suggest a weight if it is far off."""
     if weight is None or task_norm == 0:
         return ''
     ratio = norm / task_norm
@@ -116,7 +116,7 @@ def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:
 
 
 def count_flops(adapter: DetectorAdapter, images: Tensor, samples: List[Any]) -> str:
-    """Forward GFLOPs per image: products, convolutions, the sampling of deformable attention.
+    """Count forward GFLOPs per image: products, convolutions, sampling of deformable attention.
 
     Deformable attention counts where it runs as PyTorch's grid sampling, that is on the CPU.
     """
@@ -145,7 +145,7 @@ def count_flops(adapter: DetectorAdapter, images: Tensor, samples: List[Any]) ->
 
 
 class Memory:
-    """Peak memory: of the device's allocator on a GPU, else the process's resident set."""
+    """The peak memory of the allocator on a GPU, of the process's resident set elsewhere."""
 
     def __init__(self, device: str) -> None:
         self.device = device

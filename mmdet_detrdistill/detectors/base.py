@@ -1,4 +1,4 @@
-"""Walk a DETR-like detector stage by stage; nothing is patched and no hook is set."""
+"""Run a DETR-like detector stage by stage; nothing is patched and no hook is set."""
 
 import inspect
 from functools import cached_property, partial
@@ -32,7 +32,7 @@ QUERY_KINDS = {
 
 
 class DetectorAdapter:
-    """Walks any detector that follows MMDetection's `DetectionTransformer`.
+    """Run the forward pass of a detector that follows MMDetection's `DetectionTransformer`.
 
     `encode`, `decode` and `task_loss` in a row equal `detector.loss` bit for bit. DETR,
     Conditional, DAB, Deformable (all three forms) and DINO need nothing else; a family that departs
@@ -79,12 +79,12 @@ class DetectorAdapter:
 
     @property
     def activation(self) -> str:
-        """'sigmoid' or 'softmax', how the head's class logits are to be read."""
+        """The activation of the head's class logits, 'sigmoid' or 'softmax'."""
         return 'sigmoid' if self.head.loss_cls.use_sigmoid else 'softmax'
 
     @property
     def query_kind(self) -> str:
-        """What the decoder's queries mean; queries of one kind can change detectors.
+        """The kind of the decoder's queries; queries of one kind can be used by another detector.
 
         'position' (DETR), 'conditional', 'anchor' (DAB), 'point' (one-stage Deformable),
         'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ), 'memory' (RT-DETR); for
@@ -105,12 +105,12 @@ class DetectorAdapter:
 
     @property
     def num_layers(self) -> Tuple[int, int]:
-        """Layers of the encoder and of the decoder."""
+        """The numbers of encoder and decoder layers."""
         return int(self.detector.encoder.num_layers), int(self.detector.decoder.num_layers)
 
     @property
     def embed_dims(self) -> int:
-        """D, the width of features, memory and queries."""
+        """The width D of features, memory and queries."""
         return int(self.detector.embed_dims)
 
     def set_phrases(self, phrases: Sequence[str]) -> None:
@@ -125,12 +125,12 @@ class DetectorAdapter:
         raise ValueError(f'{self.side} {type(self.detector).__name__} takes no class names')
 
     def forward_pass(self, images: Tensor, samples: List[Any]) -> ForwardPass:
-        """All stages up to the head's outputs for images (B, 3, H, W)."""
+        """Run all stages up to the head's outputs for images (B, 3, H, W)."""
         state = self.encode(images, samples)
         return ForwardPass(state, self.decode(state))
 
     def encode(self, images: Tensor, samples: List[Any]) -> EncoderState:
-        """Backbone, neck, encoder and the making of queries.
+        """Run backbone, neck and encoder, and make the queries.
 
         Args:
             images: (B, 3, H, W) preprocessed and padded.
@@ -169,7 +169,7 @@ class DetectorAdapter:
 
     @cached_property
     def strides(self) -> Tuple[int, ...]:
-        """Stride in pixels of each feature level, measured once on a black image.
+        """Measure the stride in pixels of each feature level, once, on a black image.
 
         Raises:
             ValueError: the detector refuses such an image.
@@ -212,13 +212,13 @@ class DetectorAdapter:
             )
 
     def more_encoder_inputs(self, images: Tensor) -> Dict[str, Any]:
-        """Keyword arguments of `forward_encoder` besides those that `pre_transformer` gives."""
+        """Return keyword arguments of `forward_encoder` besides those of `pre_transformer`."""
         return {}
 
     def decode(
         self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None
     ) -> DecoderOutputs:
-        """Decoder and head, with the detector's own queries or with others.
+        """Run decoder and head, on the detector's own queries or on given ones.
 
         Args:
             state: from `encode`.
@@ -238,7 +238,7 @@ class DetectorAdapter:
     def run_decoder(
         self, inputs: Dict[str, Any], state: EncoderState
     ) -> Tuple[Dict[str, Any], Tuple[Tensor, ...]]:
-        """What decoder and head make of `inputs`, the keyword arguments of `forward_decoder`.
+        """Run decoder and head on `inputs`, the keyword arguments of `forward_decoder`.
 
         Returns:
             The decoder's outputs, with `hidden_states` (L, B, N, D), and the head's: class logits
@@ -292,7 +292,7 @@ class DetectorAdapter:
         return self._explained(forward.outputs, samples, self.head.loss_by_feat, *arguments)
 
     def predict(self, images: Tensor, samples: List[Any]) -> List[Any]:
-        """The detector's own predictions, after its post-processing, put into the samples."""
+        """Predict with the detector's own post-processing, into the samples."""
         predicted: List[Any] = self.detector.predict(images, samples)
         return predicted
 
@@ -321,7 +321,7 @@ class DetectorAdapter:
         label_map: Optional[Tensor] = None,
         stages: Optional[Sequence[int]] = None,
     ) -> Tensor:
-        """The detector's own Hungarian assignment of its queries to the ground truth.
+        """Assign queries to the ground truth by the detector's own Hungarian assignment.
 
         Args:
             outputs: its predictions.
@@ -393,7 +393,7 @@ class DetectorAdapter:
         return (labels, iou) if isinstance(self.head.loss_cls, QualityFocalLoss) else labels
 
     def _explained(self, outputs: DecoderOutputs, samples: List[Any], call: Any, *args: Any) -> Any:
-        """Run `call`; a failed matching is reported with side, stage and image."""
+        """Run `call`; report a failed matching with detector, stage and image."""
         try:
             return call(*args)
         except ValueError as error:
@@ -404,7 +404,7 @@ class DetectorAdapter:
 
 
 def _takes(cls: type, method: str, argument: str) -> bool:
-    """Whether a method has an argument, be it by `**kwargs` that a parent's method names."""
+    """Tell whether a method has an argument, also by `**kwargs` that a parent's method names."""
     for owner in cls.__mro__:
         if method in vars(owner):
             parameters = inspect.signature(vars(owner)[method]).parameters

@@ -1,4 +1,4 @@
-"""The student keeps its memory side; the query side becomes the teacher's."""
+"""The student's memory, the teacher's queries."""
 
 from typing import Dict
 
@@ -26,7 +26,7 @@ EMBEDDINGS = {
 
 @register('TASK_UTILS')
 class TeacherQueryInjection(InjectionRule):
-    """The teacher's decoder inputs as queries of the student.
+    """Use the teacher's decoder inputs as queries of the student.
 
     Source: DETRDistill, section 3.3. Works between queries of one kind (see
     `DetectorAdapter.query_kind`). When the widths differ, a learned linear layer per embedding
@@ -62,7 +62,7 @@ class TeacherQueryInjection(InjectionRule):
             self.projections[name] = nn.Linear(teacher.embed_dims, student.embed_dims)
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        """Entries of the student's decoder inputs to replace, each (B, N_t, .)."""
+        """Return the entries of the student's decoder inputs to replace, each (B, N_t, .)."""
         own = pair.student_forward.state.decoder_inputs
         other = pair.teacher_forward.state.decoder_inputs
         queries = {
