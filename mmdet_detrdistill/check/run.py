@@ -15,7 +15,7 @@ from ..detectors.class_map import settle_classes
 from ..registry import SCOPE as PACKAGE
 from ..registry import scope_of
 from .batch import Rows, first_batch
-from .model import build, check_predictions, describe, describe_optimizer, describe_start
+from .model import build, describe, describe_optimizer, describe_start
 from .step import check_step
 
 
@@ -70,7 +70,7 @@ def check(
     with quiet(), scope_of(config):
         model = build(config, random_teacher)
         rows = describe(model) + describe_start(config, model)
-        check_predictions(model.student_adapter)
+        model.student_adapter.check_num_predictions()
         batch, source, names, labels = first_batch(config, size, model.student_adapter, synthetic)
         if needs_data and 'missing' in source:
             raise FileNotFoundError(

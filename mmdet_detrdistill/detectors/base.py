@@ -273,6 +273,16 @@ class DetectorAdapter:
         predicted: List[Any] = self.detector.predict(images, samples)
         return predicted
 
+    def check_num_predictions(self) -> None:
+        """Raise ValueError when `test_cfg` asks for more predictions than the queries make."""
+        wanted = (self.detector.test_cfg or {}).get('max_per_img', 0)
+        found = self.num_queries * (self.num_classes if self.activation == 'sigmoid' else 1)
+        if wanted > found:
+            raise ValueError(
+                f'{self.side}: test_cfg.max_per_img is {wanted}, but {self.num_queries} '
+                f'queries give {found} predictions: set it to {found} or less'
+            )
+
     def post_process(self, forward: ForwardPass, samples: List[Any]) -> List[InstanceData]:
         """Post-process the last stage's predictions as the detector's own `predict` does.
 
@@ -284,6 +294,7 @@ class DetectorAdapter:
             Per image `bboxes` (M, 4) xyxy in pixels of the resized image, `scores` (M,) and
             `labels` (M,).
         """
+        self.check_num_predictions()
         metas = [sample.metainfo for sample in samples]
         found: List[InstanceData] = self.head.predict_by_feat(
             *forward.outputs.head_outputs, batch_img_metas=metas, rescale=False

@@ -11,7 +11,6 @@ from ..detectors import DecoderOutputs
 from ..detectors.pair import DistillPair
 from ..functional.boxes import cxcywh_to_xyxy, iou_and_giou
 from ..functional.classes import foreground_probs
-from ..functional.feature_kd import target_masks
 from ..functional.logits_kd import pair_stages
 from ..functional.matching import match, matching_cost
 from ..losses.feature_kd import FeatureKDLoss
@@ -147,8 +146,7 @@ def pair_masks(model: Any, pair: DistillPair) -> Dict[str, List[List[Tensor]]]:
         if configured is not None and configured.options.mask == loss.options.mask:
             loss = configured
         count = pair.teacher_forward.outputs.logits.shape[0]
-        stages = [loss.mask_inputs(pair, slice(stage, stage + 1)) for stage in range(count)]
-        masks[preset] = [list(target_masks(**inputs)) for inputs in stages]
+        masks[preset] = [loss.masks(pair, slice(stage, stage + 1)) for stage in range(count)]
     return masks
 
 
