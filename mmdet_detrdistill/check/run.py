@@ -16,6 +16,7 @@ from ..registry import SCOPE as PACKAGE
 from ..registry import scope_of
 from .batch import Rows, first_batch
 from .model import build, describe, describe_optimizer, describe_start
+from .smallest import check_smallest_image
 from .step import check_step
 
 
@@ -78,6 +79,7 @@ def check(
                 '(--data-root), or the place of those that the config names'
             )
         rows += describe_optimizer(config, model)
+        rows += check_smallest_image(config, model, batch['data_samples'])
         rows += [('classes by name', settle_classes(model, names)), *labels, ('batch', source)]
         yield rows
         yield check_step(model, batch, device, random_teacher)
