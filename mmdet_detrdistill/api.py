@@ -81,9 +81,9 @@ def write_config(
     sides = dict(student=student, teacher=teacher)
     configs = {role: load_config(path, f'{role} config') for role, path in sides.items()}
     for role, config in configs.items():
-        if 'bbox_head' not in config.model:
+        if not any(name.endswith('head') for name in config.model):
             raise ValueError(
-                f'{role} config {sides[role]} is not that of a detector: its model has no bbox_head'
+                f'{role} config {sides[role]} is not that of a detector: its model has no head'
             )
     if out is None:
         names = (osp.splitext(osp.basename(path))[0] for path in (student, teacher))
