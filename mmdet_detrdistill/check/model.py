@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints.resume import check_start
 from ..config.read import detector_config
-from ..detectors import DetectorAdapter, build_detector
+from ..detectors import build_detector
 from ..distillation.algorithm import DETRDistill
 from ..distillation.optimizer import use_student_names
 from ..functional.stages import stage_groups
@@ -123,18 +123,6 @@ def describe_optimizer(config: Config, model: DETRDistill) -> Rows:
     rates = sorted({group['lr'] for group in groups})
     text = f'{len(groups)} parameter groups, learning rates {rates[0]:g} to {rates[-1]:g}'
     return [('optimizer', text)]
-
-
-def check_predictions(student: DetectorAdapter) -> None:
-    """Raise ValueError if validation asks for more predictions than the student makes."""
-    wanted = (student.detector.test_cfg or {}).get('max_per_img', 0)
-    per_query = student.num_classes if student.activation == 'sigmoid' else 1
-    found = student.num_queries * per_query
-    if wanted > found:
-        raise ValueError(
-            f'test_cfg.max_per_img is {wanted}, but {student.num_queries} queries give '
-            f'{found} predictions: validation would fail. Set it to {found} or less.'
-        )
 
 
 def parameters_of(module: nn.Module) -> int:

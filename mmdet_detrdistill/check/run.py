@@ -15,7 +15,8 @@ from ..detectors.class_map import settle_classes
 from ..registry import SCOPE as PACKAGE
 from ..registry import scope_of
 from .batch import Rows, first_batch
-from .model import build, check_predictions, describe, describe_optimizer, describe_start
+from .model import build, describe, describe_optimizer, describe_start
+from .smallest import check_smallest_image
 from .step import check_step
 
 
@@ -70,7 +71,7 @@ def check(
     with quiet(), scope_of(config):
         model = build(config, random_teacher)
         rows = describe(model) + describe_start(config, model)
-        check_predictions(model.student_adapter)
+        model.student_adapter.check_num_predictions()
         batch, source, names, labels = first_batch(config, size, model.student_adapter, synthetic)
         if needs_data and 'missing' in source:
             raise FileNotFoundError(
@@ -78,6 +79,7 @@ def check(
                 '(--data-root), or the place of those that the config names'
             )
         rows += describe_optimizer(config, model)
+        rows += check_smallest_image(config, model, batch['data_samples'])
         rows += [('classes by name', settle_classes(model, names)), *labels, ('batch', source)]
         yield rows
         yield check_step(model, batch, device, random_teacher)

@@ -34,8 +34,6 @@ def check_step(
     images, samples = data['inputs'], data['data_samples']
     rows = describe_levels(model)
     adapters = (model.student_adapter, model.teacher_adapter)
-    for adapter in adapters:
-        _check_room_for_queries(adapter, images)
     flops = [count_flops(adapter, images, samples) for adapter in adapters]
     rows.append(('forward GFLOPs per image', ' / '.join(flops)))
 
@@ -73,18 +71,6 @@ def describe_levels(model: DETRDistill) -> Rows:
         return []
     strides = model.student_adapter.strides, model.teacher_adapter.strides
     return [('feature strides', describe_strides(*strides))]
-
-
-def _check_room_for_queries(adapter: DetectorAdapter, images: Tensor) -> None:
-    """Check that the feature maps have as many pixels as a two-stage detector has queries."""
-    detector = adapter.detector
-    pixels = sum(feat.shape[-2] * feat.shape[-1] for feat in detector.extract_feat(images))
-    if getattr(detector, 'as_two_stage', False) and pixels < detector.num_queries:
-        raise ValueError(
-            f'images of {tuple(images.shape[-2:])} pixels give {pixels} feature pixels, the '
-            f'{adapter.side} picks {detector.num_queries} queries among them: use larger images '
-            '(--size for synthetic ones) or fewer queries'
-        )
 
 
 def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:

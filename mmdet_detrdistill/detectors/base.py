@@ -138,6 +138,7 @@ class DetectorAdapter:
         """
         detector = self.detector
         features, encoder_inputs, decoder_inputs = self.pre_transformer(images, samples)
+        self.check_room(features, images.shape[-2:])
         encoder_inputs.update(self.more_encoder_inputs(images))
         encoder_outputs = detector.forward_encoder(**encoder_inputs)
         extra = {}
@@ -173,13 +174,8 @@ class DetectorAdapter:
         Raises:
             ValueError: the detector refuses such an image.
         """
-        shape = (PROBE_SIDE, PROBE_SIDE)
-        weight = next(self.detector.parameters())
-        images = weight.new_zeros(1, num_channels(self.detector), *shape)
-        sample = DetDataSample(metainfo=dict(img_shape=shape, batch_input_shape=shape))
         try:
-            with eval_mode(self.detector):
-                features, _, _ = self.pre_transformer(images, [sample])
+            features = self.probe((PROBE_SIDE, PROBE_SIDE))
         except Exception as error:  # anything a backbone may raise
             raise ValueError(
                 f'the strides of the {self.side} {type(self.detector).__name__} cannot be measured '
@@ -187,6 +183,33 @@ class DetectorAdapter:
                 'with `strides`'
             ) from error
         return tuple(round(PROBE_SIDE / feature.shape[-1]) for feature in features)
+
+    def probe(self, size: Tuple[int, int]) -> Tuple[Tensor, ...]:
+        """Make the feature maps of one black image of (H, W) pixels, in eval mode."""
+        weight = next(self.detector.parameters())
+        images = weight.new_zeros(1, num_channels(self.detector), *size)
+        sample = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size))
+        with eval_mode(self.detector):
+            features, _, _ = self.pre_transformer(images, [sample])
+        return features
+
+    def check_room(self, features: Sequence[Tensor], size: Sequence[int]) -> None:
+        """Refuse images in which a two-stage detector cannot pick its queries.
+
+        Args:
+            features: maps (B, D, H, W), whose positions the queries are picked among.
+            size: (H, W) of the images, for the message.
+
+        Raises:
+            ValueError: fewer positions than queries.
+        """
+        count = sum(feature.shape[-2] * feature.shape[-1] for feature in features)
+        if getattr(self.detector, 'as_two_stage', False) and count < self.num_queries:
+            raise ValueError(
+                f'images of {tuple(size)} pixels give {count} feature pixels, the {self.side} '
+                f'{type(self.detector).__name__} picks {self.num_queries} queries among them: use '
+                'larger images (check: --size for synthetic ones) or fewer queries'
+            )
 
     def more_encoder_inputs(self, images: Tensor) -> Dict[str, Any]:
         """Return keyword arguments of `forward_encoder` besides those of `pre_transformer`."""
@@ -273,6 +296,16 @@ class DetectorAdapter:
         predicted: List[Any] = self.detector.predict(images, samples)
         return predicted
 
+    def check_num_predictions(self) -> None:
+        """Raise ValueError when `test_cfg` asks for more predictions than the queries make."""
+        wanted = (self.detector.test_cfg or {}).get('max_per_img', 0)
+        found = self.num_queries * (self.num_classes if self.activation == 'sigmoid' else 1)
+        if wanted > found:
+            raise ValueError(
+                f'{self.side}: test_cfg.max_per_img is {wanted}, but {self.num_queries} '
+                f'queries give {found} predictions: set it to {found} or less'
+            )
+
     def post_process(self, forward: ForwardPass, samples: List[Any]) -> List[InstanceData]:
         """Post-process the last stage's predictions as the detector's own `predict` does.
 
@@ -284,6 +317,7 @@ class DetectorAdapter:
             Per image `bboxes` (M, 4) xyxy in pixels of the resized image, `scores` (M,) and
             `labels` (M,).
         """
+        self.check_num_predictions()
         metas = [sample.metainfo for sample in samples]
         found: List[InstanceData] = self.head.predict_by_feat(
             *forward.outputs.head_outputs, batch_img_metas=metas, rescale=False

@@ -79,11 +79,11 @@ def map_by_name(
     Raises:
         ValueError: `renamed` names a class that is not there.
     """
-    for own, other in renamed.items():
-        if own not in student_names or other not in teacher_names:
+    for name, teacher_name in renamed.items():
+        if name not in student_names or teacher_name not in teacher_names:
             raise ValueError(
-                f'class_map {own!r}: {other!r}: student classes are {list(student_names)}, teacher '
-                f'classes {list(teacher_names)}'
+                f'class_map {name!r}: {teacher_name!r}: student classes are {list(student_names)}, '
+                f'teacher classes {list(teacher_names)}'
             )
     order = {name: label for label, name in enumerate(teacher_names)}
     return [order.get(renamed.get(name, name), -1) for name in student_names]
@@ -100,11 +100,11 @@ def check_class_names(data_names: Sequence[str], teacher_names: Sequence[str]) -
             f'the teacher knows {len(teacher_names)} classes, the dataset has {len(data_names)}: '
             "set class_map='auto' to pair them by name"
         )
-    for label, (own, other) in enumerate(zip(data_names, teacher_names)):
-        if own != other:
+    for label, (name, teacher_name) in enumerate(zip(data_names, teacher_names)):
+        if name != teacher_name:
             raise ValueError(
-                f'class {label} is {other!r} for the teacher and {own!r} in the dataset: use the '
-                "same names in the same order (metainfo.classes), or class_map='auto'"
+                f'class {label} is {teacher_name!r} for the teacher and {name!r} in the dataset: '
+                "use the same names in the same order (metainfo.classes), or class_map='auto'"
             )
 
 

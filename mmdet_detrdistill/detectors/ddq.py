@@ -1,6 +1,6 @@
 """The adapter of DDQ DETR, whose modules share a dict of state and which adds dense queries."""
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from .registry import register_adapter
 @register_adapter('DDQDETR')
 class DDQAdapter(DetectorAdapter):
     """Leave out the queries that DDQ's own selection drops (`query_mask`)."""
+
+    def check_room(self, features: Sequence[Tensor], size: Sequence[int]) -> None:
+        """Take any image: DDQ fills up with empty queries."""
 
     def decode(
         self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None

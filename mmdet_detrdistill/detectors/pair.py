@@ -119,7 +119,7 @@ class DistillPair:
             (student, self.student.activation, student_classes),
             (teacher, self.teacher.activation, self.teacher_classes),
         )
-        own, other = (
+        of_student, of_teacher = (
             Predictions(
                 outputs.logits,
                 outputs.boxes,
@@ -130,7 +130,7 @@ class DistillPair:
             )
             for outputs, activation, classes in sides
         )
-        return own, other
+        return of_student, of_teacher
 
     def injected_pass(self, name: str) -> DecoderOutputs:
         """Run the student's decoder on the queries of an injection rule, not the encoder.
