@@ -277,6 +277,13 @@ BUGS = (
 
 PACKAGE_BUGS = (
     Bug(
+        'each process follows its own measurements',
+        'hooks/adaptive_weight.py',
+        "        all_reduce(values, op='mean')\n",
+        '',
+        ('hooks/test_adaptive_weight.py::test_two_ranks_keep_equal_weights_also_after_a_resume',),
+    ),
+    Bug(
         'matching and boxes follow mixed precision',
         'losses/base.py',
         'torch.autocast(like.device.type, enabled=False)',

@@ -181,13 +181,15 @@ class DETRDistill(SingleTeacherDistill):
             return adapter.task_loss(student, data_samples)
         if labelled:
             return adapter.task_loss(student, data_samples, labelled)
-        nothing = [without_objects(sample) for sample in data_samples]  # the collectives of DDP
-        return {name: 0 * value for name, value in adapter.task_loss(student, nothing).items()}
+        # zero, but with the collectives and the gradients that the other ranks of DDP wait for
+        nothing = [without_objects(sample) for sample in data_samples]
+        losses = adapter.task_loss(student, nothing, list(range(len(nothing))))
+        return {name: 0 * value for name, value in losses.items()}
 
     def _pair(
         self, student: ForwardPass, teacher: ForwardPass, data_samples: List[Any]
     ) -> DistillPair:
-        """Run both forward passes over a batch, with the class map and injections."""
+        """Pair both forward passes over a batch, with the class map and injections."""
         num_stages = (forward.outputs.logits.shape[0] for forward in (student, teacher))
         return DistillPair(
             self.student_adapter,
