@@ -82,3 +82,20 @@ def cross_entropy(student_logits: Tensor, targets: Tensor, activation: str) -> T
     if activation == 'softmax':
         return -(targets * student_logits.log_softmax(-1)).sum(-1)
     return (F.softplus(student_logits) - targets * student_logits).sum(-1)
+
+
+def class_divergence(student_logits: Tensor, targets: Tensor, activation: str) -> Tensor:
+    """Compute the cross entropy under soft labels minus its floor, the labels' own entropy.
+
+    Source: the classification term of DETRDistill, Eq. 3. With soft labels the cross entropy never
+    nears 0; subtracting the constant changes no gradient.
+
+    Args:
+        student_logits: (..., C).
+        targets: (..., C) soft labels from `soft_targets`.
+        activation: the student's, 'sigmoid' (binary, summed over classes) or 'softmax'.
+
+    Returns:
+        (...), >= 0 up to rounding, 0 exactly where the student's scores equal the targets.
+    """
+    return cross_entropy(student_logits, targets, activation) - target_entropy(targets, activation)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from mmdet_detrdistill.functional.classes import (
-    cross_entropy,
+    class_divergence,
     foreground_probs,
     pick_classes,
     soft_targets,
@@ -15,11 +15,6 @@ from mmdet_detrdistill.functional.classes import (
 from tests import reference_terms
 
 ACTIVATIONS = ['sigmoid', 'softmax']
-
-
-def class_divergence(logits, targets, activation):
-    """The classification term of `logits_kd`."""
-    return cross_entropy(logits, targets, activation) - target_entropy(targets, activation)
 
 
 def row(*values):
