@@ -1,0 +1,91 @@
+"""What the study trains, and in which order: cells, rows, seeds."""
+
+import os
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+CONFIGS = os.path.join('benchmarks', 'configs')
+LOSSES = ('logits', 'feature', 'assign')
+SEEDS = (0, 1, 2)
+
+
+class Cell(NamedTuple):
+    """A teacher and a student on one data set.
+
+    Attributes:
+        title: what tables call it.
+        data: name of the data set; its default place is `data/NAME`.
+        configs: beginning of its config files, to which `_teacher.py` and the like are added.
+        shapes: arguments of `tools/make_shapes.py`; empty: the data set must be given.
+        source: attribution that the data's licence asks for.
+        version: raise it when a change of code or config alters values: earlier lines count no more.
+    """
+
+    title: str
+    data: str
+    configs: str
+    shapes: Dict[str, int] = {}
+    source: str = ''
+    version: int = 1
+    teacher_seed: int = 0
+
+    def config(self, row: str) -> str:
+        """Config file of a row, relative to the repository."""
+        kind = {'teacher': 'teacher', 'alone': 'student', 'ended': 'distilled_ended'}
+        return os.path.join(CONFIGS, f'{self.configs}_{kind.get(row, "distilled")}.py')
+
+    def overrides(self, row: str) -> List[str]:
+        """Words for `--cfg-options`."""
+        return list(ROWS[row].overrides)
+
+
+class Row(NamedTuple):
+    """One way to train a student: what it is, and overrides of the distilled config."""
+
+    title: str
+    overrides: Sequence[str] = ()
+
+
+def each(name: str, value: object) -> List[str]:
+    """An option of all three losses."""
+    return [f'model.distiller.distill_losses.loss_{loss}_kd.{name}={value}' for loss in LOSSES]
+
+
+def without(*losses: str) -> List[str]:
+    return [f'model.distiller.distill_losses.loss_{loss}_kd=None' for loss in losses]
+
+
+ALIGNED = 'model.distiller.distill_losses.loss_aligned_kd.type=AlignedKDLoss'
+ROWS: Dict[str, Row] = {
+    'teacher': Row('the teacher'),
+    'alone': Row('the student alone'),
+    'all': Row('all three losses'),
+    'released': Row('all three, preset `released`', each('preset', 'released')),
+    'aligned': Row('the aligned loss alone', [*without(*LOSSES), ALIGNED]),
+    'logits': Row('the logits loss alone', without('feature', 'assign')),
+    'feature': Row('the feature loss alone', without('logits', 'assign')),
+    'assign': Row('the assignment loss alone', without('logits', 'feature')),
+    'ended': Row('all three, ended for the last quarter'),
+    'half': Row('all three, half weight', each('loss_weight', 0.5)),
+    'double': Row('all three, double weight', each('loss_weight', 2.0)),
+}
+CELLS: Dict[str, Cell] = {
+    'shapes-deformable': Cell(
+        title='Deformable DETR (refine), wider backbone teaches',
+        data='shapes-96',
+        configs='shapes/deformable-detr',
+        shapes={'--train': 800, '--val': 400, '--size': 96, '--max-objects': 4},
+    ),
+}
+
+
+def jobs() -> Iterator[Tuple[str, str, int]]:
+    """(cell, row, seed) in the order in which they are trained: what decides most comes first."""
+    first = 'shapes-deformable'
+    yield first, 'teacher', 0
+    for seed in SEEDS:
+        for row in ('alone', 'all'):
+            yield first, row, seed
+    others = [row for row in ROWS if row not in ('teacher', 'alone', 'all')]
+    for seed in SEEDS:
+        for row in others:
+            yield first, row, seed
