@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.adapters import DecoderOutputs, Walk
+from mmdet_detrdistill.detectors import DecoderOutputs, ForwardPass
 from tests.reference import (
     assign_kd_reference,
     feature_kd_reference,
@@ -62,8 +62,8 @@ def expected_terms(
         label_map: the teacher's label of each student label, -1 = none.
     """
     torch.manual_seed(0)
-    teacher = model.teacher_adapter.walk(images, samples)
-    student = model.student_adapter.walk(images, samples)
+    teacher = model.teacher_adapter.forward_pass(images, samples)
+    student = model.student_adapter.forward_pass(images, samples)
     case = Case(
         model, images, samples, student, teacher, levels, variant, preset, pairing, label_map
     )
@@ -83,8 +83,8 @@ class Case:
     model: DETRDistill
     images: Tensor
     samples: List[Any]
-    student: Walk
-    teacher: Walk
+    student: ForwardPass
+    teacher: ForwardPass
     levels: Sequence[Tuple[int, int]]
     variant: str
     preset: str
@@ -136,8 +136,10 @@ class Case:
         if outputs.query_mask is not None:
             quality = quality * outputs.query_mask[picked]
         own, other = (
-            _maps(walk.state.memory, walk.state.features) if self.paper else walk.state.features
-            for walk in (self.student, self.teacher)
+            _maps(forward.state.memory, forward.state.features)
+            if self.paper
+            else forward.state.features
+            for forward in (self.student, self.teacher)
         )
         teacher_maps = [other[level] for _, level in self.levels]
         value = feature_kd_reference(
@@ -154,8 +156,8 @@ class Case:
         logits, boxes, mask = self._replayed('loss_assign_kd', not self.paper)
         followed = self.assignment
         if not self.paper:
-            replayed = DecoderOutputs(None, logits, boxes, mask, {}, ())
-            followed = self.model.student_adapter.assign(replayed, self.samples)
+            injected = DecoderOutputs(None, logits, boxes, mask, {}, ())
+            followed = self.model.student_adapter.assign(injected, self.samples)
         head = self.model.student.bbox_head
         return assign_kd_reference(
             logits,

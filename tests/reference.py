@@ -1,7 +1,7 @@
 """The three losses written a second time: slowly, from the formulas, to check the package against.
 
 Nothing of `mmdet_detrdistill` is imported here. Every image, stage, query and class is a Python
-loop, every mask is a picture of its own, every assignment problem is solved by itself. Boxes are
+loop, every mask is a image of its own, every assignment problem is solved by itself. Boxes are
 (cx, cy, w, h) in [0, 1]. Student first, teacher second.
 """
 

@@ -34,16 +34,16 @@ def aligned_kd_reference(
                         target = soft_targets(
                             teacher_logits[t, b, i].tolist(), teacher_activation, student_activation
                         )
-                        goal = clamped_to_image(teacher_boxes[t, b, i].tolist())
+                        target_box = clamped_to_image(teacher_boxes[t, b, i].tolist())
                         box = list(student_boxes[s, b, i])
                         floor = entropy(target, student_activation)
                         ce = cross_entropy(
                             list(student_logits[s, b, i]), target, student_activation
                         )
-                        giou = iou_and_giou(corners(box), corners(goal))[1]
+                        giou = iou_and_giou(corners(box), corners(target_box))[1]
                         sums['cls'] += ce - floor
                         sums['entropy'] += floor
-                        sums['bbox'] += 5 * l1(box, goal)
+                        sums['bbox'] += 5 * l1(box, target_box)
                         sums['giou'] += 2 * (1 - giou)
                 for name, value in sums.items():
                     key = name if name == 'entropy' else prefix + name

@@ -10,9 +10,9 @@ from typing import Dict
 import torch
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.adapters import build_adapter
-from mmdet_detrdistill.injection import build_injection
-from tests.detectors import batch, tiny
+from mmdet_detrdistill.detectors import build_adapter
+from mmdet_detrdistill.losses.injection import build_injection
+from tests.tiny_detectors import batch, tiny
 
 FAMILIES = {
     'detr': 'DETR',

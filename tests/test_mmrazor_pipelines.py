@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from torch.testing import assert_close
 
-from mmdet_detrdistill.compat import load_checkpoint_file
-from mmdet_detrdistill.export import student_state_dict
+from mmdet_detrdistill.checkpoints.export import student_state_dict
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from tests.stepping import build, load, save_random_teacher, synthetic_batch
 from tests.tools.test_train_and_test import make_shapes, train
 
@@ -26,8 +26,8 @@ SIZE = 128
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    """Four pictures to train on, two to validate; their classes are the first of COCO's 80."""
+def image_set(tmp_path_factory):
+    """Four images to train on, two to validate; their classes are the first of COCO's 80."""
     folder = tmp_path_factory.mktemp('shapes')
     make_shapes.main([str(folder), '--train', '4', '--val', '2', '--size', str(SIZE)])
     for path in list(folder.rglob('*.json')):
@@ -76,7 +76,7 @@ def test_losses_beside_ours_have_their_values(example):
 
 
 @pytest.fixture(scope='module')
-def trained(example, pictures, tmp_path_factory):
+def trained(example, image_set, tmp_path_factory):
     """Two epochs of the example under MMRazor's stop hook and validation loop."""
     folder = tmp_path_factory.mktemp('stopped')
     config = folder / 'stopped.py'
@@ -87,7 +87,7 @@ def trained(example, pictures, tmp_path_factory):
         "    dict(type='mmrazor.StopDistillHook', stop_epoch=1)]\n"
         "val_cfg = dict(type='mmrazor.SingleTeacherDistillValLoop')\n"
     )
-    short = ['train_cfg.max_epochs=2', 'train_dataloader.batch_size=2', f'data_root={pictures}']
+    short = ['train_cfg.max_epochs=2', 'train_dataloader.batch_size=2', f'data_root={image_set}']
     short += ['default_hooks.logger.interval=1']
     runner = train.main([str(config), '--work-dir', str(folder), '--cfg-options', *short])
     return folder, runner
@@ -139,7 +139,7 @@ def small(detector):
 
 
 @pytest.mark.parametrize(('name', 'loss'), STOCK.items(), ids=lambda value: value.split('/')[0])
-def test_stock_configs_train(name, loss, pictures, tmp_path):
+def test_stock_configs_train(name, loss, image_set, tmp_path):
     """Two steps and one evaluation of student and teacher, through tools/train.py."""
     config = Config.fromfile(MIM / 'configs' / 'distill' / 'mmdet' / name)
     config.model.architecture = small(config.model.architecture)
@@ -148,8 +148,8 @@ def test_stock_configs_train(name, loss, pictures, tmp_path):
     config.model.teacher_ckpt = str(tmp_path / 'teacher.pth')
     for split, loader in (('train', config.train_dataloader), ('val', config.val_dataloader)):
         loader.update(num_workers=0, persistent_workers=False)
-        (annotations,) = pictures.rglob(f'coco_*{split}*.json')
-        images = next(path for path in pictures.rglob('*.*g') if split in str(path.parent)).parent
+        (annotations,) = image_set.rglob(f'coco_*{split}*.json')
+        images = next(path for path in image_set.rglob('*.*g') if split in str(path.parent)).parent
         loader.dataset.update(
             data_root='', ann_file=str(annotations), data_prefix=dict(img=f'{images}/')
         )

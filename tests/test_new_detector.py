@@ -15,8 +15,8 @@ from mmengine.registry import DefaultScope
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill, build_adapter
-from mmdet_detrdistill.adapters import DetectorAdapter
-from tests.detectors import batch, build, tiny, tiny_config
+from mmdet_detrdistill.detectors import DetectorAdapter
+from tests.tiny_detectors import batch, build, tiny, tiny_config
 
 PAGE = (Path(__file__).parents[1] / 'docs' / 'new_detector.md').read_text()
 TOY, ADAPTER, RULE, CONFIG = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
@@ -67,7 +67,7 @@ def test_walk_equals_the_detectors_own_loss(my_detectors):
     torch.manual_seed(0)
     adapter = build_adapter(detector)
     assert type(adapter) is my_detectors.PointAdapter
-    found = adapter.task_loss(adapter.walk(images, samples), samples)
+    found = adapter.task_loss(adapter.forward_pass(images, samples), samples)
     assert list(found) == list(expected)
     for name, value in found.items():
         assert_close(value, expected[name], rtol=0, atol=0, msg=name)
@@ -75,7 +75,7 @@ def test_walk_equals_the_detectors_own_loss(my_detectors):
 
 def test_random_queries_take_no_part(my_detectors):
     adapter = build_adapter(point_detr(1, num_queries=12).train())
-    outputs = adapter.walk(*batch()).outputs
+    outputs = adapter.forward_pass(*batch()).outputs
     assert outputs.logits.shape[2] == outputs.boxes.shape[2] == outputs.hidden_states.shape[2] == 12
     assert outputs.head_outputs[0].shape[2] == 24
 
@@ -85,14 +85,14 @@ def test_toy_student_takes_a_step(my_detectors, monkeypatch, teacher):
     """With all losses; the injected points are the centres of the teacher's boxes."""
     student, teacher = point_detr(1), tiny(teacher, 2, width=96, num_queries=15)
     model = DETRDistill(student, teacher, distiller_of_the_page(my_detectors, monkeypatch)).train()
-    rules = {type(loss.injection) for loss in model.distiller.pair_losses.values() if loss.replays}
+    rules = {type(loss.injection) for loss in model.distiller.pair_losses.values() if loss.injects}
     assert rules == {my_detectors.CentreInjection}
     seen = []
     student.embed_points.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
     images, samples = batch(empty='one')
     total, terms = model.parse_losses(model.loss(images, samples))
     with torch.no_grad():
-        boxes = model.teacher_adapter.walk(images, samples).outputs.boxes[-1]
+        boxes = model.teacher_adapter.forward_pass(images, samples).outputs.boxes[-1]
     assert_close(seen[-1], boxes[..., :2])
     assert len(seen) == 2  # its own points, and one pass for both losses
     assert terms['loss_aligned_kd.neg_bbox'] > 0

@@ -25,7 +25,7 @@ BLOCKS = dict(
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-    """The two files of the page, pictures and a teacher's checkpoint, somewhere else."""
+    """The two files of the page, images and a teacher's checkpoint, somewhere else."""
     folder = tmp_path_factory.mktemp('project')
     for name, text in BLOCKS.items():
         (folder / name).write_text(text)

@@ -7,9 +7,9 @@ from mmengine.optim import OptimWrapper
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
+from mmdet_detrdistill.detectors.pair import DistillPair
 from mmdet_detrdistill.losses import FeatureKDLoss, LogitsKDLoss
-from mmdet_detrdistill.pair import DistillPair
-from tests.detectors import batch, build, tiny, tiny_config
+from tests.tiny_detectors import batch, build, tiny, tiny_config
 
 LOSSES = dict(
     loss_logits_kd=dict(type='LogitsKDLoss'),
@@ -20,7 +20,7 @@ LOSSES = dict(
 
 
 def make(width=None, **backbone):
-    """A tiny pair; fixed batch statistics, so that a step depends on its own pictures alone."""
+    """A tiny pair; fixed batch statistics, so that a step depends on its own images alone."""
     student = tiny_config('deformable', **({} if width is None else dict(width=width)))
     student.backbone.update(norm_eval=True, **backbone)
     distiller = dict(type='DETRDistiller', distill_losses=LOSSES)
@@ -100,10 +100,12 @@ def test_matching_boxes_and_masks_stay_in_float32(kind, preset):
     loss.prepare(model.student_adapter, model.teacher_adapter)
     images, samples = batch()
     with torch.no_grad():
-        walks = [a.walk(images, samples) for a in (model.student_adapter, model.teacher_adapter)]
+        passes = [
+            a.forward_pass(images, samples) for a in (model.student_adapter, model.teacher_adapter)
+        ]
         found = []
         for enabled in (False, True):
-            pair = DistillPair(model.student_adapter, model.teacher_adapter, *walks, samples)
+            pair = DistillPair(model.student_adapter, model.teacher_adapter, *passes, samples)
             with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
                 found.append(loss(pair))
     assert_close(found[1], found[0], rtol=0, atol=0)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmdet_detrdistill import DETRDistill
-from tests.detectors import tiny
 from tests.support_table import BEGIN, END, FAMILIES, injection_of, step, table
+from tests.tiny_detectors import tiny
 
 ROOT = Path(__file__).parents[1]
 PAIRS = [(student, teacher) for student in FAMILIES for teacher in FAMILIES]

@@ -2,7 +2,7 @@
 
 The processes are forks of a server that has imported this module, which saves seconds per training.
 
-A distillation of a tiny Deformable DETR, with dropout and flips, on a few drawn pictures: about
+A distillation of a tiny Deformable DETR, with dropout and flips, on a few drawn images: about
 0.1 s per iteration.
 """
 
@@ -22,9 +22,9 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from mmdet_detrdistill.compat.checkpoint import load_checkpoint_file
-from mmdet_detrdistill.registration import register
-from tests.detectors import build, tiny_config
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
+from mmdet_detrdistill.registry import register
+from tests.tiny_detectors import build, tiny_config
 
 with suppress(ImportError):  # not in PyTorch 1.13
     import torch._dynamo  # every optimizer imports it: once is enough
@@ -50,14 +50,14 @@ def load_tool(name: str) -> Any:
 
 
 def draw_pictures(folder: Path, train_size: int = 2 * ITERATIONS, val_size: int = 2) -> Path:
-    """A data set of pictures of 64 x 64 pixels, three classes."""
+    """A data set of images of 64 x 64 pixels, three classes."""
     arguments = ['--train', str(train_size), '--val', str(val_size), '--size', '64']
     load_tool('make_shapes').main([str(folder), *arguments])
     return folder
 
 
 def small_detector(variant: str = 'deformable', num_layers: int = 2) -> Dict[str, Any]:
-    """Model config of a detector for 64 x 64 pictures."""
+    """Model config of a detector for 64 x 64 images."""
     width = None if variant == 'dino' else 32
     model = tiny_config(variant, num_layers=num_layers, width=width, strides=(8, 16, 32))
     model.test_cfg = dict(max_per_img=10)

@@ -167,7 +167,7 @@ def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--pair', choices=list(PAIRS), default='quickstart')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these (default: all)')
     parser.add_argument('--seeds', type=int, help='default 3')
-    parser.add_argument('--fast', action='store_true', help='one epoch of few pictures')
+    parser.add_argument('--fast', action='store_true', help='one epoch of few images')
     parser.add_argument('--work-dir', help='default work_dirs/ablation')
     arguments = parser.parse_args(argv)
     name = 'ablation-fast' if arguments.fast else 'ablation'

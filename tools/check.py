@@ -18,13 +18,14 @@ try:
         warnings.simplefilter('ignore')
         import mmdet_detrdistill  # noqa: F401
 except ImportError as error:  # the installation, with the remedy
-    sys.exit(f'DOES NOT FIT: {" ".join(str(error).split())}')
+    sys.exit(f'CHECK FAILED: {" ".join(str(error).split())}')
 
 import torch
 
-from mmdet_detrdistill.compat import CheckpointError
-from mmdet_detrdistill.config_check import check, quiet, show
-from mmdet_detrdistill.launch import add_common_options, read_config
+from mmdet_detrdistill.check.run import check, quiet, show
+from mmdet_detrdistill.checkpoints.read import CheckpointError
+from mmdet_detrdistill.config.launch import add_common_options
+from mmdet_detrdistill.config.read import read_config
 
 
 def refuse(error: BaseException) -> int:
@@ -38,7 +39,7 @@ def refuse(error: BaseException) -> int:
         last = Path(frames[-1].filename)
         if 'mmdet_detrdistill' not in last.parts and last != Path(__file__):
             reason += f' ({last.parent.name}/{last.name}:{frames[-1].lineno})'
-    print(f'DOES NOT FIT: {type(error).__name__}: {reason}', file=sys.stderr)
+    print(f'CHECK FAILED: {type(error).__name__}: {reason}', file=sys.stderr)
     return 1
 
 

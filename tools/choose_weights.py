@@ -22,10 +22,11 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.compat.checkpoint import load_checkpoint_file
-from mmdet_detrdistill.export import student_state_dict
-from mmdet_detrdistill.inspection import gradient_norms
-from mmdet_detrdistill.launch import add_common_options, read_config
+from mmdet_detrdistill.check.model import gradient_norms
+from mmdet_detrdistill.checkpoints.export import student_state_dict
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
+from mmdet_detrdistill.config.launch import add_common_options
+from mmdet_detrdistill.config.read import read_config
 
 
 def ratios(model: DETRDistill, batches: List[dict]) -> Dict[str, float]:

@@ -15,15 +15,9 @@ from typing import Optional, Sequence
 
 from mmengine.config import DictAction
 
-from mmdet_detrdistill.compat import CheckpointError
-from mmdet_detrdistill.config_check import show
-from mmdet_detrdistill.distill import (
-    batch_note,
-    check_written,
-    read_written,
-    train,
-    write_config,
-)
+from mmdet_detrdistill.api import batch_note, check_written, read_written, train, write_config
+from mmdet_detrdistill.check.run import show
+from mmdet_detrdistill.checkpoints.read import CheckpointError
 
 
 def build_parser() -> ArgumentParser:

@@ -19,9 +19,10 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.compat import load_checkpoint_file, load_state_strictly
-from mmdet_detrdistill.export import student_config, student_state_dict
-from mmdet_detrdistill.launch import add_config_options, read_config
+from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
+from mmdet_detrdistill.config.launch import add_config_options
+from mmdet_detrdistill.config.read import read_config
 
 OPSET = 16  # the first with GridSample, which deformable attention becomes
 TOLERANCE = 1e-3
@@ -32,7 +33,7 @@ class Predictions(nn.Module):
 
     Args:
         detector: DETR-like, of MMDetection.
-        size: (H, W) of the images, all of them picture.
+        size: (H, W) of the images, all of them image.
     """
 
     def __init__(self, detector: nn.Module, size: Sequence[int]) -> None:

@@ -14,9 +14,10 @@ from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 
 import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.compat import load_checkpoint_file, refuse_unfit_state
-from mmdet_detrdistill.export import export_student, student_config, student_state_dict
-from mmdet_detrdistill.launch import add_config_options, read_config
+from mmdet_detrdistill.checkpoints.export import export_student, student_config, student_state_dict
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, refuse_unfit_state
+from mmdet_detrdistill.config.launch import add_config_options
+from mmdet_detrdistill.config.read import read_config
 
 
 def main(argv: Optional[Sequence[str]] = None) -> Tuple[str, str]:

@@ -126,7 +126,7 @@ def pick_colour(rng: np.random.Generator, label: int, behind: np.ndarray) -> np.
 def render(
     rng: np.random.Generator, size: int, max_objects: int, empty_share: float
 ) -> Tuple[np.ndarray, List[int], List[np.ndarray]]:
-    """One picture: ``(h, w, 3)`` uint8, class index and visible mask ``(h, w)`` of each shape."""
+    """One image: ``(h, w, 3)`` uint8, class index and visible mask ``(h, w)`` of each shape."""
     height, width = (int(v) for v in rng.integers(round(0.75 * size), size + 1, 2))
     colour = rng.uniform(60, 195) + rng.uniform(-20, 20, 3)
     texture = noise(rng, height, width, 1) * rng.uniform(5, 35) + noise(

@@ -71,11 +71,11 @@ COCO_FORMAT = Plan(
 
 
 WHY = {
-    'data': 'Pictures with boxes, for training and, apart from them, for measuring.',
+    'data': 'Images with boxes, for training and, apart from them, for measuring.',
     'alone': 'The teacher is larger and learns longer. The student alone is the baseline: what it '
     'reaches without help.',
     'distilled': "The same student from the same start on the same batches, with the teacher's "
-    'predictions, features and queries as extra goals.',
+    'predictions, features and queries as extra target boxes.',
     'report': 'Each final checkpoint is loaded anew and evaluated, then size, speed and curves are '
     'put side by side.',
 }

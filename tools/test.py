@@ -11,9 +11,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.compat import load_checkpoint_file, load_state_strictly
-from mmdet_detrdistill.export import student_config, student_state_dict
-from mmdet_detrdistill.launch import add_common_options, join_processes, read_config
+from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
+from mmdet_detrdistill.config.launch import add_common_options, join_processes
+from mmdet_detrdistill.config.read import read_config
 
 
 def build_parser() -> ArgumentParser:
@@ -21,9 +22,9 @@ def build_parser() -> ArgumentParser:
     add_common_options(parser)
     parser.add_argument('checkpoint', help='checkpoint of a distillation, or a plain one')
     parser.add_argument('--out', help='write all predictions to this .pkl file')
-    parser.add_argument('--show', action='store_true', help='show pictures with predictions')
-    parser.add_argument('--show-dir', help='write pictures with predictions to this folder')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds per shown picture')
+    parser.add_argument('--show', action='store_true', help='show images with predictions')
+    parser.add_argument('--show-dir', help='write images with predictions to this folder')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds per shown image')
     return parser
 
 

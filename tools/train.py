@@ -7,8 +7,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.launch import add_common_options, join_processes, read_config
-from mmdet_detrdistill.resume import check_start, make_resumable, newest_checkpoint
+from mmdet_detrdistill.checkpoints.resume import check_start, make_resumable, newest_checkpoint
+from mmdet_detrdistill.config.launch import add_common_options, join_processes
+from mmdet_detrdistill.config.read import read_config
 
 
 def build_parser() -> ArgumentParser:

@@ -24,20 +24,21 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.adapters import build_adapter
-from mmdet_detrdistill.class_map import settle_classes
-from mmdet_detrdistill.compat import (
+from mmdet_detrdistill.check.model import data_class_names
+from mmdet_detrdistill.check.run import quiet
+from mmdet_detrdistill.checkpoints.export import student_state_dict
+from mmdet_detrdistill.checkpoints.read import (
     CheckpointError,
     load_checkpoint_file,
     load_state_strictly,
 )
-from mmdet_detrdistill.config_check import quiet
-from mmdet_detrdistill.export import student_state_dict
-from mmdet_detrdistill.fixed_images import fixed_image
-from mmdet_detrdistill.inspection import data_class_names
-from mmdet_detrdistill.launch import add_config_options, read_config
-from mmdet_detrdistill.pictures import draw_all, view_pair
-from mmdet_detrdistill.pictures.view import Predictions, read_predictions
+from mmdet_detrdistill.config.launch import add_config_options
+from mmdet_detrdistill.config.read import read_config
+from mmdet_detrdistill.detectors import build_adapter
+from mmdet_detrdistill.detectors.class_map import settle_classes
+from mmdet_detrdistill.hooks.fixed_images import fixed_image
+from mmdet_detrdistill.visualization import draw_all, view_pair
+from mmdet_detrdistill.visualization.view import Predictions, read_predictions
 
 
 def build_parser() -> ArgumentParser:
@@ -46,7 +47,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument('checkpoint', help='of the distillation, or a plain one of the student')
     parser.add_argument('images', nargs='+', metavar='IMAGE')
     parser.add_argument('--alone', metavar='CHECKPOINT', help='of the student trained alone')
-    parser.add_argument('--out', default='pictures', help='folder to write (default: pictures)')
+    parser.add_argument('--out', default='images', help='folder to write (default: images)')
     return parser
 
 
@@ -109,12 +110,12 @@ def predictions_alone(model: Any, checkpoint: str, data: Dict[str, Any]) -> Pred
     batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
     batch = model.data_preprocessor(batch, training=False)
     adapter = build_adapter(student.eval(), 'student')
-    walk = adapter.walk(batch['inputs'], batch['data_samples'])
-    return read_predictions(walk.outputs, adapter.activation)
+    forward = adapter.forward_pass(batch['inputs'], batch['data_samples'])
+    return read_predictions(forward.outputs, adapter.activation)
 
 
 def draw(arguments: Namespace) -> List[str]:
-    """Write all pictures; their paths."""
+    """Write all images; their paths."""
     config = read_config(arguments, needs_data=False)
     model = build(config, arguments.checkpoint)
     names = data_class_names(config)
@@ -123,9 +124,9 @@ def draw(arguments: Namespace) -> List[str]:
         alone = None
         if arguments.alone is not None:
             alone = predictions_alone(model, arguments.alone, data)
-        for name, picture in draw_all(view_pair(model, data), names, alone).items():
+        for name, image in draw_all(view_pair(model, data), names, alone).items():
             paths.append(str(Path(arguments.out) / f'{Path(path).stem}_{name}.png'))
-            mmcv.imwrite(picture[..., ::-1], paths[-1])
+            mmcv.imwrite(image[..., ::-1], paths[-1])
     return paths
 
 

@@ -1,5 +1,5 @@
 # MMDetection's DAB-DETR, shrunk as its Deformable DETR is: trains from scratch on a CPU in minutes.
-# Its single feature map has stride 8, since the pictures are small. Data, optimizer and logging are
+# Its single feature map has stride 8, since the images are small. Data, optimizer and logging are
 # those of the small Deformable DETR.
 _base_ = './deformable-detr_small_shapes.py'
 

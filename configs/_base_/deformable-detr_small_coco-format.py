@@ -1,4 +1,4 @@
-# COCO-format data anywhere, for the small Deformable DETR: pictures shrunk to 256 pixels.
+# COCO-format data anywhere, for the small Deformable DETR: images shrunk to 256 pixels.
 #   --cfg-options data_root=FOLDER train_ann=FILE train_img=FOLDER val_ann=FILE val_img=FOLDER
 # The classes are those of the training file; with classes="[a,b]" only some of them.
 _base_ = './deformable-detr_small.py'

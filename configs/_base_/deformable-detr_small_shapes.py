@@ -27,7 +27,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=4,
-    num_workers=0,  # loading a picture takes a millisecond
+    num_workers=0,  # loading a image takes a millisecond
     persistent_workers=False,
     dataset=dict(
         data_root=data_root,

@@ -1,5 +1,5 @@
 # The quickstart's student on a schedule that can be afforded dozens of times: two epochs of 500
-# pictures. The row `alone` of tools/ablation.py.
+# images. The row `alone` of tools/ablation.py.
 #   python tools/train.py configs/ablation/deformable-detr_student_1xb4-2e_shapes.py
 # Status: measured here by tools/ablation.py; the figures are in docs/ablation.md.
 _base_ = '../quickstart/deformable-detr_student_1xb4-6e_shapes.py'

@@ -1,5 +1,5 @@
 # A two-stage teacher for the DAB-DETR student of this folder: data and schedule of the quickstart's
-# teacher, queries from the picture. Two-stage Deformable DETR works at width 256 only.
+# teacher, queries from the image. Two-stage Deformable DETR works at width 256 only.
 #   python tools/train.py configs/cross_family/deformable-detr-two-stage_teacher_1xb4-6e_shapes.py
 # Status: measured here; the figures are in docs/ablation.md.
 _base_ = '../quickstart/deformable-detr_teacher_1xb4-10e_shapes.py'

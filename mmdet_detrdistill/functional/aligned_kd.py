@@ -61,9 +61,9 @@ def aligned_kd(
         )
     pairs = stage_pairs(student_logits.shape[0], teacher_logits.shape[0], pairing, group_reduction)
     targets = soft_targets(teacher_logits, teacher_activation, student_activation, teacher_classes)
-    goals = clamp_to_image(teacher_boxes.detach())
+    target_boxes = clamp_to_image(teacher_boxes.detach())
     logits, boxes = (pick_stages(x, pairs.student) for x in (student_logits, student_boxes))
-    targets, goals = (pick_stages(x, pairs.teacher) for x in (targets, goals))
+    targets, target_boxes = (pick_stages(x, pairs.teacher) for x in (targets, target_boxes))
     positive = pick_stages(teacher_positive_mask, pairs.teacher)
     taking_part = torch.ones_like(positive)
     if student_mask is not None:
@@ -78,7 +78,7 @@ def aligned_kd(
             logits,
             boxes,
             targets,
-            goals,
+            target_boxes,
             own.masked_fill(~(chosen & taking_part), -1),
             taking_part if has_cls else None,
             pairs.factors,

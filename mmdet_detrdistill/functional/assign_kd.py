@@ -30,14 +30,14 @@ def focal_loss(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
     return 2.0 * (alpha * miss.square() * bce).sum(-1)
 
 
-def l1_loss(boxes: Tensor, goals: Tensor) -> Tensor:
+def l1_loss(boxes: Tensor, target_boxes: Tensor) -> Tensor:
     """L1 on cxcywh (n, 4), summed over the coordinates, weight 5. Returns: (n,)."""
-    return 5.0 * (boxes - goals).abs().sum(-1)
+    return 5.0 * (boxes - target_boxes).abs().sum(-1)
 
 
-def giou_loss(boxes_xyxy: Tensor, goals_xyxy: Tensor) -> Tensor:
+def giou_loss(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> Tensor:
     """1 - GIoU of corners (n, 4), weight 2. Returns: (n,)."""
-    _, giou = iou_and_giou(boxes_xyxy, goals_xyxy)
+    _, giou = iou_and_giou(boxes_xyxy, target_boxes_xyxy)
     return 2.0 * (1 - giou)
 
 
@@ -45,8 +45,8 @@ class SetCriterion(NamedTuple):
     """A detector's own three loss terms: what each of n queries costs, before any normaliser.
 
     cls(logits (n, C), labels (n,), iou (n,)) -> (n,)
-    bbox(boxes (n, 4) cxcywh in [0, 1], goals) -> (n,)
-    iou(boxes (n, 4) x1y1x2y2 in pixels, goals) -> (n,)
+    bbox(boxes (n, 4) cxcywh in [0, 1], target boxes) -> (n,)
+    iou(boxes (n, 4) x1y1x2y2 in pixels, target boxes) -> (n,)
     background_weight: share of a background query in the normaliser of cls.
     """
 
@@ -106,15 +106,15 @@ def assign_kd(
         taking_part = taking_part & pick_stages(query_mask, pairs.student)
     positive = (assignment >= 0) & taking_part
 
-    # An index by a mask would halt a GPU: objects in one tensor (B, M + 1), the last never meant.
+    # Indexing by a mask forces a host-device synchronisation: objects are in one tensor (B, M + 1).
     objects = pad_sequence([F.pad(values, (0, 1)) for values in gt_labels], batch_first=True)
     places = pad_sequence([F.pad(values, (0, 0, 0, 1)) for values in gt_boxes], batch_first=True)
     found = assignment.clamp(min=0)
     num_pairs = found.shape[0]
     labels = objects.expand(num_pairs, -1, -1).gather(2, found).masked_fill(~positive, background)
     rows = found.unsqueeze(-1).expand(-1, -1, -1, 4)
-    goals = places.to(boxes.dtype).expand(num_pairs, -1, -1, -1).gather(2, rows)
-    goals = goals.masked_fill(~positive.unsqueeze(-1), 0)
+    target_boxes = places.to(boxes.dtype).expand(num_pairs, -1, -1, -1).gather(2, rows)
+    target_boxes = target_boxes.masked_fill(~positive.unsqueeze(-1), 0)
 
     num_positive, num_all = (x.sum((1, 2)).to(boxes.dtype) for x in (positive, taking_part))
     num_weighed = num_positive + (num_all - num_positive) * criterion.background_weight
@@ -123,13 +123,13 @@ def assign_kd(
     if image_sizes is not None:  # (h, w) -> (w, h, w, h) per query
         scale = image_sizes.to(boxes.dtype).flip(-1).repeat(1, 2).unsqueeze(1)
     corners = (cxcywh_to_xyxy(boxes) * scale).flatten(0, 2)
-    goal_corners = (cxcywh_to_xyxy(goals) * scale).flatten(0, 2)
-    iou, _ = iou_and_giou(corners.detach(), goal_corners)
+    target_corners = (cxcywh_to_xyxy(target_boxes) * scale).flatten(0, 2)
+    iou, _ = iou_and_giou(corners.detach(), target_corners)
     iou = iou.masked_fill(~positive.flatten(), 0)
     values = {
         'cls': criterion.cls(logits.flatten(0, 2), labels.flatten(), iou),
-        'bbox': criterion.bbox(boxes.flatten(0, 2), goals.flatten(0, 2)),
-        'iou': criterion.iou(corners, goal_corners),
+        'bbox': criterion.bbox(boxes.flatten(0, 2), target_boxes.flatten(0, 2)),
+        'iou': criterion.iou(corners, target_corners),
     }
     return means_over(
         {name: value.view_as(positive) for name, value in values.items()},

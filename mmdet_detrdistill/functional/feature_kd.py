@@ -186,7 +186,7 @@ def target_masks(
     if similarity == 'cosine':
         queries = F.normalize(queries, dim=-1)
     if mask == 'per_query':
-        looks = [
+        mask_factors = [
             _per_query(
                 queries[:, image],
                 quality[:, image],
@@ -195,14 +195,14 @@ def target_masks(
             for image in range(queries.shape[1])
         ]
     else:
-        looks = list(torch.einsum('lbn,lbnc->blc', quality, queries).unbind())
+        mask_factors = list(torch.einsum('lbn,lbnc->blc', quality, queries).unbind())
     found = []
     for level, teacher in enumerate(teacher_feats):
         pixels = teacher.detach().flatten(2)  # (B, C, HW)
         valid = None if valid_masks is None else valid_masks[level].to(pixels.dtype).flatten(1)
         attention = [
-            _attention(look, image, similarity, mask, None if valid is None else valid[number])
-            for number, (look, image) in enumerate(zip(looks, pixels))
+            _attention(factor, image, similarity, mask, None if valid is None else valid[number])
+            for number, (factor, image) in enumerate(zip(mask_factors, pixels))
         ]
         found.append(torch.stack(attention).reshape(-1, *teacher.shape[-2:]))
     return found
@@ -225,19 +225,19 @@ def _per_query(queries: Tensor, quality: Tensor, num_weighted: int) -> Tensor:
 
 @torch.no_grad()
 def _attention(
-    look: Tensor, pixels: Tensor, similarity: str, mask: str, valid: Optional[Tensor]
+    factor: Tensor, pixels: Tensor, similarity: str, mask: str, valid: Optional[Tensor]
 ) -> Tensor:
     """How much the pixels (C, P) of one image and level count, (P,)."""
-    rows = 1 if mask == 'per_query' else look.shape[0]
+    rows = 1 if mask == 'per_query' else factor.shape[0]
     sums = pixels.new_empty(rows, pixels.shape[1])
     for part in pieces(*pixels.shape):
         piece = pixels[:, part]
         if mask == 'summed':
-            sums[:, part] = look @ piece
-        elif look.shape[0] == look.shape[1]:  # F^T A F
-            sums[0, part] = (look @ piece).mul_(piece).sum(0)
+            sums[:, part] = factor @ piece
+        elif factor.shape[0] == factor.shape[1]:  # F^T A F
+            sums[0, part] = (factor @ piece).mul_(piece).sum(0)
         else:
-            sums[0, part] = (look @ piece).square_().sum(0)
+            sums[0, part] = (factor @ piece).square_().sum(0)
         if similarity == 'cosine':
             norm = piece.norm(dim=0).clamp(min=1e-12)
             sums[:, part] /= norm.square() if mask == 'per_query' else norm

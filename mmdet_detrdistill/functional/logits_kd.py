@@ -91,11 +91,11 @@ def logits_kd(
     if matching not in MATCHINGS:
         raise ValueError(f'matching must be one of {MATCHINGS}, got {matching!r}')
     targets = soft_targets(teacher_logits, teacher_activation, student_activation, teacher_classes)
-    goals = clamp_to_image(teacher_boxes.detach())
+    target_boxes = clamp_to_image(teacher_boxes.detach())
     if contrast_weight and (student_embeds is None or teacher_embeds is None):
         raise ValueError('contrast_weight needs student_embeds and teacher_embeds')
     if teacher_mask is None:
-        teacher_mask = torch.ones_like(goals[..., 0], dtype=torch.bool)
+        teacher_mask = torch.ones_like(target_boxes[..., 0], dtype=torch.bool)
     # (prefix, queries to match, queries whose class is distilled)
     sets: List[Tuple[str, Tensor, Optional[Tensor]]]
     if teacher_positive_mask is None:
@@ -116,13 +116,13 @@ def logits_kd(
     weights = TermWeights(cls_weight, bbox_weight, giou_weight)
     pairs = stage_pairs(student_logits.shape[0], teacher_logits.shape[0], pairing, group_reduction)
     logits, boxes = (pick_stages(x, pairs.student) for x in (student_logits, student_boxes))
-    targets, goals = (pick_stages(x, pairs.teacher) for x in (targets, goals))
+    targets, target_boxes = (pick_stages(x, pairs.teacher) for x in (targets, target_boxes))
     rows = None if student_mask is None else pick_stages(student_mask, pairs.student)
     cost = matching_cost(
         logits,
         boxes,
         targets,
-        goals,
+        target_boxes,
         activation=student_activation,
         cls_weight=weights.cls,
         bbox_weight=weights.bbox,
@@ -144,7 +144,7 @@ def logits_kd(
             logits,
             boxes,
             targets,
-            goals,
+            target_boxes,
             matched,
             None if classified is None else pick_stages(classified, pairs.teacher),
             pairs.factors,

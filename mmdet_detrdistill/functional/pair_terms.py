@@ -32,7 +32,7 @@ def pair_terms(
     student_logits: Tensor,
     student_boxes: Tensor,
     targets: Tensor,
-    goals: Tensor,
+    target_boxes: Tensor,
     matched: Tensor,
     cls_mask: Optional[Tensor],
     factors: Tuple[float, ...],
@@ -49,7 +49,7 @@ def pair_terms(
         student_logits: (P, B, N_s, C).
         student_boxes: (P, B, N_s, 4), cxcywh in [0, 1].
         targets: (P, B, N_t, C) soft labels.
-        goals: (P, B, N_t, 4), cxcywh in [0, 1].
+        target boxes: (P, B, N_t, 4), cxcywh in [0, 1].
         matched: (P, B, N_t) int64, the student query of each teacher query, -1 = none.
         cls_mask: (P, B, N_t) bool, True = its class is distilled; None = no class term.
         factors: P factors.
@@ -64,12 +64,12 @@ def pair_terms(
     pair_mask = matched >= 0
     rows = matched.clamp(min=0).unsqueeze(-1)
     boxes = student_boxes.gather(2, rows.expand(-1, -1, -1, 4))
-    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(goals))
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
     values = {
-        'bbox': weights.bbox * (boxes - goals).abs().sum(-1),
+        'bbox': weights.bbox * (boxes - target_boxes).abs().sum(-1),
         'giou': weights.giou * (1 - giou),
     }
-    terms = means_over(values, pair_mask, count(pair_mask, goals.dtype, reduce), factors)
+    terms = means_over(values, pair_mask, count(pair_mask, target_boxes.dtype, reduce), factors)
     if cls_mask is not None:
         cls_mask = pair_mask & cls_mask
         logits = student_logits.gather(2, rows.expand(-1, -1, -1, student_logits.shape[-1]))
@@ -102,6 +102,6 @@ def means_over(
     means = sums / normalisers
     if len(set(factors)) == 1:
         totals = factors[0] * means.sum(1)
-    else:  # a tensor of the factors would halt a GPU
+    else:  # a tensor of the factors would force a host-device synchronisation
         totals = torch.stack([f * mean for f, mean in zip(factors, means.unbind(1))]).sum(0)
     return dict(zip(terms, totals.unbind()))

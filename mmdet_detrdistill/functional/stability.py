@@ -16,9 +16,9 @@ def queries_of_objects(assignment: Tensor, num_objects: int) -> Tensor:
     """
     num_stages, num_queries = assignment.shape
     found = assignment.new_full((num_stages, num_objects + 1), -1)  # the last takes what has none
-    goals = assignment.masked_fill(assignment < 0, num_objects)
+    target_boxes = assignment.masked_fill(assignment < 0, num_objects)
     indices = torch.arange(num_queries, device=assignment.device).expand(num_stages, -1)
-    return found.scatter(1, goals, indices)[:, :-1]
+    return found.scatter(1, target_boxes, indices)[:, :-1]
 
 
 def instability(before: Tensor, after: Tensor) -> Tensor:

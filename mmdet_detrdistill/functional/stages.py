@@ -73,7 +73,7 @@ def stage_pairs(
 
 
 def pick_stages(tensor: Tensor, stages: Sequence[int]) -> Tensor:
-    """Some stages of (L, ...), in that order -> (P, ...); a list as an index would halt a GPU."""
+    """Select stages of (L, ...) in that order -> (P, ...); a list as index synchronises."""
     if list(stages) == list(range(tensor.shape[0])):
         return tensor
     return torch.stack([tensor[stage] for stage in stages])

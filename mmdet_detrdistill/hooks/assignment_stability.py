@@ -8,10 +8,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
-from ..adapters import DetectorAdapter, build_adapter
-from ..fixed_images import fixed_image
+from ..detectors import DetectorAdapter, build_adapter
 from ..functional.stability import instability, queries_of_objects
-from ..registration import register
+from ..registry import register
+from .fixed_images import fixed_image
 
 KEY = 'assignment_of_objects'
 
@@ -82,8 +82,8 @@ class AssignmentStabilityHook(Hook):
                 batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
                 batch = model.data_preprocessor(batch, training=False)
                 sample = batch['data_samples'][0]
-                walk = adapter.walk(batch['inputs'], [sample])
-                assignment = adapter.assign(walk.outputs, [sample])[:, 0]
+                forward = adapter.forward_pass(batch['inputs'], [sample])
+                assignment = adapter.assign(forward.outputs, [sample])[:, 0]
                 found.append(queries_of_objects(assignment, len(sample.gt_instances)).cpu())
         finally:
             model.train(training)

@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
 
-from ..registration import register
+from ..registry import register
 
 
 @register_backend('atomic', force=True)

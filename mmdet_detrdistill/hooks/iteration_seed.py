@@ -10,7 +10,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
-from ..registration import register
+from ..registry import register
 
 WORKERS, LOADING, STEP = range(3)
 

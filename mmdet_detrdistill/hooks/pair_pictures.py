@@ -1,4 +1,4 @@
-"""Pictures of the distillation while it goes on."""
+"""Images of the distillation while it goes on."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.visualization import MLflowVisBackend, Visualizer
 
-from ..class_map import class_names
-from ..fixed_images import fixed_image
-from ..registration import register
+from ..detectors.class_map import class_names
+from ..registry import register
+from .fixed_images import fixed_image
 
 
 @register('HOOKS')
 class PairPicturesHook(Hook):
     """Draws what the teacher passes on, on the same validation images, every `interval` iterations.
 
-    Masks of both forms, boxes of teacher and student, matches, injected queries (see `pictures`)
+    Masks of both forms, boxes of teacher and student, matches, injected queries (see `images`)
     go to each backend of MMEngine's visualizer: files, TensorBoard, W&B, MLflow. Modes and random
     numbers of the training stay as they are.
 
     Args:
-        interval: iterations between two pictures.
+        interval: iterations between two images.
         num_images: the first images of the validation set.
 
     Raises (before training):
@@ -52,23 +52,23 @@ class PairPicturesHook(Hook):
 
     @master_only
     def draw(self, runner: Any) -> None:
-        from ..pictures import draw_all, view_pair  # needs Matplotlib
+        from ..visualization import draw_all, view_pair  # needs Matplotlib
 
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         dataset = runner.val_dataloader.dataset
         names = class_names(getattr(dataset, 'metainfo', None) or {})
         for index in range(min(self.num_images, len(dataset))):
             view = view_pair(model, fixed_image(dataset, index))
-            for name, picture in draw_all(view, names).items():
-                add_picture(runner.visualizer, f'{name}_{index}', picture, runner.iter + 1)
+            for name, image in draw_all(view, names).items():
+                add_image(runner.visualizer, f'{name}_{index}', image, runner.iter + 1)
 
 
-def add_picture(visualizer: Visualizer, name: str, picture: np.ndarray, step: int) -> None:
+def add_image(visualizer: Visualizer, name: str, image: np.ndarray, step: int) -> None:
     """`visualizer.add_image`, for MLflow too.
 
     MMEngine gives MLflow the bare name as that of a file: without an ending it is an error, and
-    without the step each picture would take the place of the one before.
+    without the step each image would take the place of the one before.
     """
     for backend in visualizer._vis_backends.values():
         is_file = isinstance(backend, MLflowVisBackend)
-        backend.add_image(f'{name}_{step}.png' if is_file else name, picture, step)
+        backend.add_image(f'{name}_{step}.png' if is_file else name, image, step)

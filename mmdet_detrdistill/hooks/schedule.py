@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from ..registration import register
+from ..registry import register
 
 Points = Sequence[Tuple[float, float]]
 
@@ -117,7 +117,7 @@ class TeacherQueryInjectionHook(FactorHook):
             self.span += [(end - fade, 1), (end, 0)]
 
     def points(self, distiller: Any) -> Dict[str, Points]:
-        return {name: self.span for name, loss in distiller.pair_losses.items() if loss.replays}
+        return {name: self.span for name, loss in distiller.pair_losses.items() if loss.injects}
 
 
 def _distiller(runner: Any) -> Any:

@@ -5,8 +5,8 @@ from typing import Any, Dict, Optional
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 
-from ..export import export_student
-from ..registration import register
+from ..checkpoints.export import export_student
+from ..registry import register
 
 
 @register('HOOKS')

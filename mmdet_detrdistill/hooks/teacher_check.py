@@ -10,8 +10,8 @@ from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from ..class_map import ClassMap, class_names, settle_classes
-from ..registration import register
+from ..detectors.class_map import ClassMap, class_names, settle_classes
+from ..registry import register
 
 
 @register('HOOKS')

@@ -4,24 +4,24 @@ from typing import Any, ClassVar, Dict, Optional, Sequence
 
 from torch import Tensor
 
+from ..detectors.pair import DistillPair
 from ..functional.aligned_kd import PRESETS, aligned_kd
 from ..functional.stages import PAIRINGS, REDUCTIONS, stage_pairs
-from ..pair import DistillPair
-from ..registration import register
+from ..registry import register
 from .base import full_precision, reduce_count, weighted
-from .replay import ReplayLoss
+from .injected_pass import InjectedLoss
 
 
 @register('MODELS')
-class AlignedKDLoss(ReplayLoss):
+class AlignedKDLoss(InjectedLoss):
     """Index-aligned distillation on the injected queries, see `functional.aligned_kd`.
 
-    Not part of DETRDistill; shares the second decoder pass of `AssignKDLoss`, so that it is nearly
+    Not part of DETRDistill; shares the injected pass of `AssignKDLoss`, so that it is nearly
     free beside it.
 
     Args:
         loss_weight: factor of all terms.
-        injection: config of an injection rule, see `ReplayLoss`; the others as in `LogitsKDLoss`.
+        injection: config of an injection rule, see `InjectedLoss`; the others as in `LogitsKDLoss`.
     """
 
     statistics = ('entropy',)
@@ -56,7 +56,7 @@ class AlignedKDLoss(ReplayLoss):
         return stage_pairs(num_student, num_teacher, self.options['pairing']).teacher
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        student = self.replay(pair)
+        student = self.injected_pass(pair)
         with full_precision(student.logits):
             terms = aligned_kd(**pair.predictions(student), reduce=reduce_count, **self.options)
         return weighted(self.loss_weight, terms)

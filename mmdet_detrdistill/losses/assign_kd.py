@@ -4,17 +4,17 @@ from typing import Any, ClassVar, Dict, Optional, Sequence
 
 from torch import Tensor
 
+from ..detectors.pair import DistillPair
 from ..functional.assign_kd import PRESETS, assign_kd
 from ..functional.stages import PAIRINGS, stage_pairs
-from ..injection.teacher_queries import REFERENCES
-from ..pair import DistillPair
-from ..registration import register
+from ..registry import register
 from .base import full_precision, reduce_count, weighted
-from .replay import ReplayLoss
+from .injected_pass import InjectedLoss
+from .injection.teacher_queries import REFERENCES
 
 
 @register('MODELS')
-class AssignKDLoss(ReplayLoss):
+class AssignKDLoss(InjectedLoss):
     """Query-prior assignment distillation, see `functional.assign_kd`.
 
     The terms are the student's own detection losses on the teacher's queries.
@@ -26,7 +26,7 @@ class AssignKDLoss(ReplayLoss):
             the student's predictions anew.
         references: whose reference points go along, see `TeacherQueryInjection`.
         pairing: teacher stages of a student stage, see `stage_groups`.
-        injection: config of an injection rule, see `ReplayLoss`.
+        injection: config of an injection rule, see `InjectedLoss`.
 
     Raises:
         ValueError: unknown option; a pair that the rule refuses (in `prepare`).
@@ -63,7 +63,7 @@ class AssignKDLoss(ReplayLoss):
         return stage_pairs(num_student, num_teacher, self.options['pairing']).teacher
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        outputs = self.replay(pair)
+        outputs = self.injected_pass(pair)
         if self.options['assignment'] == 'teacher':
             assignment = pair.teacher_assignment
         else:

@@ -7,7 +7,7 @@ from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from ..adapters import DetectorAdapter
+from ..detectors import DetectorAdapter
 
 
 class DistillLoss(nn.Module):
@@ -27,10 +27,10 @@ class DistillLoss(nn.Module):
     """
 
     #: whether the loss needs the student's decoder on the teacher's queries
-    replays = False
+    injects = False
     #: terms that are logged and not added to the loss
     statistics: Tuple[str, ...] = ()
-    #: the valid values of options that are words
+    #: the valid values of string-valued options
     choices: ClassVar[Dict[str, Tuple[str, ...]]] = {}
 
     def __init__(

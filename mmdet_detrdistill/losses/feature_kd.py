@@ -4,7 +4,8 @@ from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 
-from ..adapters import DetectorAdapter
+from ..detectors import DetectorAdapter
+from ..detectors.pair import DistillPair
 from ..functional.classes import foreground_probs
 from ..functional.feature_kd import (
     MASKS,
@@ -14,8 +15,7 @@ from ..functional.feature_kd import (
     feature_kd,
     query_quality,
 )
-from ..pair import DistillPair
-from ..registration import register
+from ..registry import register
 from .base import DistillLoss, as_float, full_precision, reduce_count
 
 
@@ -80,8 +80,8 @@ class FeatureKDLoss(DistillLoss):
         return [num_teacher - 1] if self.options['stages'] == 'last' else range(num_teacher)
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        student = pair.student_walk.state
-        levels = paired_levels(student.sizes, pair.teacher_walk.state.sizes)
+        student = pair.student_forward.state
+        levels = paired_levels(student.sizes, pair.teacher_forward.state.sizes)
         encoded = self.options['source'] == 'encoder'
         maps = student.memory_maps() if encoded else student.features
         inputs = self.mask_inputs(pair)
@@ -98,14 +98,14 @@ class FeatureKDLoss(DistillLoss):
             stages: the teacher's decoder stages; None: those of the option.
         """
         options = self.options
-        teacher = pair.teacher_walk.state
-        levels = paired_levels(pair.student_walk.state.sizes, teacher.sizes)
+        teacher = pair.teacher_forward.state
+        levels = paired_levels(pair.student_forward.state.sizes, teacher.sizes)
         maps = teacher.memory_maps() if options['source'] == 'encoder' else teacher.features
         valid = teacher.valid_masks() if options['exclude_padding'] else None
         last = options['stages'] == 'last'
         picked = stages or (slice(-1, None) if last else slice(None))
 
-        outputs = pair.teacher_walk.outputs
+        outputs = pair.teacher_forward.outputs
         _, gt_boxes, _ = pair.ground_truth
         matched = options['quality'] == 'matched_iou'
         probs = foreground_probs(outputs.logits[picked], pair.teacher.activation)

@@ -4,11 +4,11 @@ from typing import ClassVar, Dict, Optional, Sequence
 
 from torch import Tensor
 
-from ..adapters import DetectorAdapter
+from ..detectors import DetectorAdapter
+from ..detectors.pair import DistillPair
 from ..functional.logits_kd import MATCHINGS, PRESETS, logits_kd, needs_positives
 from ..functional.stages import PAIRINGS, REDUCTIONS, stage_pairs
-from ..pair import DistillPair
-from ..registration import register
+from ..registry import register
 from .base import DistillLoss, full_precision, reduce_count, weighted
 
 
@@ -63,7 +63,7 @@ class LogitsKDLoss(DistillLoss):
         return stage_pairs(num_student, num_teacher, options['pairing']).teacher
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        student, teacher = pair.student_walk.outputs, pair.teacher_walk.outputs
+        student, teacher = pair.student_forward.outputs, pair.teacher_forward.outputs
         with full_precision(student.logits):
             terms = logits_kd(
                 **pair.predictions(student),

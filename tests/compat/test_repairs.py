@@ -73,7 +73,7 @@ class Scores(Evaluator):
 
 @pytest.mark.parametrize('kind', [SingleTeacherDistillValLoop, SelfDistillValLoop])
 def test_validation_loops_take_any_outputs(kind, tmp_path):
-    """Pictures 1, 2, 3 summed: student 6, teacher, twice as large, 12."""
+    """Images 1, 2, 3 summed: student 6, teacher, twice as large, 12."""
     model = Block()
     model.factor = 1
     model.teacher = Block()

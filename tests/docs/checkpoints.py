@@ -10,8 +10,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_detrdistill.coco_format import resolve_coco_format
-from mmdet_detrdistill.teacher import detector_config
+from mmdet_detrdistill.config.coco_format import resolve_coco_format
+from mmdet_detrdistill.config.read import detector_config
 
 
 def main() -> None:

@@ -126,9 +126,9 @@ def lay(folder: Path, python: Python) -> None:
     for split, name in (('train', 'a'), ('val', 'b')):
         (data / 'labels' / f'{name}.json').symlink_to(data / f'annotations/instances_{split}.json')
     (data / 'images').mkdir()
-    for picture in [*data.glob('val/*'), *data.glob('train/*')]:
-        if not (data / 'images' / picture.name).exists():
-            (data / 'images' / picture.name).symlink_to(picture)
+    for image in [*data.glob('val/*'), *data.glob('train/*')]:
+        if not (data / 'images' / image.name).exists():
+            (data / 'images' / image.name).symlink_to(image)
 
     (folder / 'my_student.py').write_text(STUDENT)
     (folder / 'my_teacher.py').write_text("_base_ = 'my_student.py'\n")

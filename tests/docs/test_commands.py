@@ -63,18 +63,14 @@ ELSEWHERE += [  # docs/walk.md: the commands of the other pages, with a newcomer
     (r'python predict\.py', 'tests/docs/test_commands.py::test_code_that_uses_the_student'),
 ]
 ELSEWHERE += [  # minutes each
-    (r'python tools/benchmark\.py .*', 'tests/tools/test_benchmark.py::test_sweep'),
+    (r'python benchmarks/benchmark\.py .*', 'tests/benchmarks/test_benchmark.py::test_sweep'),
     (
-        r'python tools/benchmark_prior\.py .*',
-        'tests/tools/test_benchmark.py::test_prior_pass_joined_predicts_the_same',
+        r'python benchmarks/benchmark_losses\.py feature',
+        'tests/benchmarks/test_benchmark.py::test_feature_forms_have_the_values_of_the_masks',
     ),
     (
-        r'python tools/benchmark_losses\.py feature',
-        'tests/tools/test_benchmark.py::test_feature_forms_have_the_values_of_the_masks',
-    ),
-    (
-        r'python tools/benchmark_losses\.py (record|match) .*',
-        'tests/tools/test_benchmark.py::test_every_way_of_matching_finds_the_same_cost',
+        r'python benchmarks/benchmark_losses\.py (record|match) .*',
+        'tests/benchmarks/test_benchmark.py::test_every_way_of_matching_finds_the_same_cost',
     ),
 ]
 OWN_FILES = {'CONFIG': 'my_distill.py', 'CHECKPOINT': 'work_dirs/my_distill/epoch_12.pth'}
@@ -162,7 +158,7 @@ def test_code_that_uses_the_student(desk):
     page = (ROOT / 'docs' / 'export.md').read_text()
     _, code = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     desk(['tools/export_student.py', 'my_distill.py', 'early.pth', '--out', 'student'])
-    code = code.replace('epoch_12', 'early').replace('picture.jpg', 'FOLDER/val/000000.png')
+    code = code.replace('epoch_12', 'early').replace('image.jpg', 'FOLDER/val/000000.png')
     printed = desk(
         ['-c', f'{code}\nprint(type(detector).__name__, len(detector.dataset_meta["classes"]))']
     )

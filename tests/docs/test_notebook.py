@@ -48,11 +48,11 @@ def test_trains_distils_and_checks(executed):
 
 def test_draws_pictures_and_masks(executed):
     _, cells = executed
-    pictures = [
+    images = [
         cell
         for cell in cells
         for out in cell.get('outputs', [])
         if 'image/png' in out.get('data', {})
     ]
-    assert len(pictures) == 4, 'data, mAP, masks, predictions'
-    assert any('target_aware_mask' in cell.source for cell in pictures)
+    assert len(images) == 4, 'data, mAP, masks, predictions'
+    assert any('target_aware_mask' in cell.source for cell in images)

@@ -101,7 +101,7 @@ def test_api_pages_have_the_public_names(site):
     'figure', sorted((ROOT / 'docs' / 'figures').glob('*.svg')), ids=lambda p: p.stem
 )
 def test_figures_are_small_and_complete(figure):
-    """Text, for a diff; no font or picture from elsewhere; another look in the dark; a title."""
+    """Text, for a diff; no font or image from elsewhere; another look in the dark; a title."""
     text = figure.read_text()
     root = ElementTree.fromstring(text)
     assert figure.stat().st_size < 30_000

@@ -8,7 +8,7 @@ from typing import Any, Callable, List, NamedTuple, Optional
 
 from mmengine.config import Config
 
-from mmdet_detrdistill.compat import CheckpointError, load_checkpoint_file
+from mmdet_detrdistill.checkpoints.read import CheckpointError, load_checkpoint_file
 from tests.trainings import (
     Ended,
     differences,

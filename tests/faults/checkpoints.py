@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List
 
 import torch
 
-from mmdet_detrdistill.compat import load_checkpoint_file
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from tests.faults.cases import PER_EPOCH, SAME, Place, case, reason, whole
 from tests.pickle_bomb import Bomb
 from tests.trainings import distillation, run_tool, run_training, save_teacher

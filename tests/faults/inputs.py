@@ -1,4 +1,4 @@
-"""Wrong pictures, annotations and configs."""
+"""Wrong images, annotations and configs."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from tests.faults.cases import Place, case, reason, whole
 from tests.trainings import distillation, run_training
 
-NAMED = 'error that names the picture'
+NAMED = 'error that names the image'
 
 
 def with_data(place: Place, folder: Path, edit: Callable[[Dict[str, Any], Path], Any]) -> Config:
@@ -27,21 +27,21 @@ def with_data(place: Place, folder: Path, edit: Callable[[Dict[str, Any], Path],
 
 
 def spoil_first_picture(place: Place, folder: Path, spoil: Callable[[bytes], bytes]) -> Config:
-    def edit(content: Dict[str, Any], pictures: Path) -> None:
-        path = pictures / content['images'][0]['file_name']
+    def edit(content: Dict[str, Any], images: Path) -> None:
+        path = images / content['images'][0]['file_name']
         path.write_bytes(spoil(path.read_bytes()))
 
     return with_data(place, folder, edit)
 
 
-@case('picture that is no picture', NAMED, r'AssertionError: failed to load image: 000000\.png')
+@case('image that is no image', NAMED, r'AssertionError: failed to load image: 000000\.png')
 def _(place: Place, folder: Path) -> List[str]:
-    config = spoil_first_picture(place, folder, lambda content: b'no picture' * 100)
+    config = spoil_first_picture(place, folder, lambda content: b'no image' * 100)
     ended = run_training(config, folder / 'run')
     return [reason(ended), whole(folder / 'run')]
 
 
-@case('picture that is missing', NAMED, r'FileNotFoundError: .*000000\.png.*', slow=True)
+@case('image that is missing', NAMED, r'FileNotFoundError: .*000000\.png.*', slow=True)
 def _(place: Place, folder: Path) -> List[str]:
     config = spoil_first_picture(place, folder, lambda content: b'')
     (folder / 'data' / 'train' / '000000.png').unlink()
@@ -49,7 +49,7 @@ def _(place: Place, folder: Path) -> List[str]:
     return [reason(ended), whole(folder / 'run')]
 
 
-@case('picture cut in half', NAMED, r'(AssertionError|OSError): .*000000\.png.*')
+@case('image cut in half', NAMED, r'(AssertionError|OSError): .*000000\.png.*')
 def _(place: Place, folder: Path) -> List[str]:
     config = spoil_first_picture(place, folder, lambda content: content[: len(content) // 2])
     ended = run_training(config, folder / 'run')
@@ -62,7 +62,7 @@ def objects_kept(config: Config) -> int:
     return sum(len(item['data_samples'].gt_instances) for item in dataset)
 
 
-@case('pictures without any object', 'finite losses', 'trained, 0 objects')
+@case('images without any object', 'finite losses', 'trained, 0 objects')
 def _(place: Place, folder: Path) -> List[str]:
     config = with_data(place, folder, lambda content, _: content.update(annotations=[]))
     ended = run_training(config, folder / 'run')
@@ -71,12 +71,12 @@ def _(place: Place, folder: Path) -> List[str]:
 
 
 @case(
-    'boxes of zero area, outside the picture, partly outside, crowds',
+    'boxes of zero area, outside the image, partly outside, crowds',
     'finite losses; only real boxes count',
     'trained; of 6 boxes 2 counted: a sound one and one partly outside',
 )
 def _(place: Place, folder: Path) -> List[str]:
-    def edit(content: Dict[str, Any], pictures: Path) -> None:
+    def edit(content: Dict[str, Any], images: Path) -> None:
         names = {entry['name']: entry['id'] for entry in content['categories']}
         boxes = [
             ([5, 5, 20, 20], 0),

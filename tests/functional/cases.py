@@ -6,7 +6,7 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor
 
-from mmdet_detrdistill.functional import SetCriterion
+from mmdet_detrdistill.functional.assign_kd import SetCriterion
 
 
 def f64(values) -> Tensor:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import aligned_kd, logits_kd
+from mmdet_detrdistill.functional.aligned_kd import aligned_kd
+from mmdet_detrdistill.functional.logits_kd import logits_kd
 from tests import reference_terms as terms_of
 from tests.functional.cases import f64
 from tests.functional.test_logits_kd import HAND_BOX, HAND_GIOU, HAND_GOAL, keep, one_image, total
@@ -30,13 +31,13 @@ def looped(case, negative_cls=True):
                     count += 1
                     logits, box = case.student_logits[s, b, i], case.student_boxes[s, b, i]
                     target = [terms_of.sigmoid(x) for x in case.teacher_logits[s, b, i].tolist()]
-                    goal = terms_of.clamped_to_image(case.teacher_boxes[s, b, i].tolist())
+                    target_box = terms_of.clamped_to_image(case.teacher_boxes[s, b, i].tolist())
                     floor = terms_of.entropy(target, 'sigmoid')
                     ce = terms_of.cross_entropy(list(logits), target, 'sigmoid')
-                    pair = terms_of.corners(list(box)), terms_of.corners(goal)
+                    pair = terms_of.corners(list(box)), terms_of.corners(target_box)
                     sums['cls'] += ce - floor
                     sums['entropy'] += floor
-                    sums['bbox'] += 5 * terms_of.l1(list(box), goal)
+                    sums['bbox'] += 5 * terms_of.l1(list(box), target_box)
                     sums['giou'] += 2 * (1 - terms_of.iou_and_giou(*pair)[1])
             for name, value in sums.items():
                 key = name if name == 'entropy' else prefix + name

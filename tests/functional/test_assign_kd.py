@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import SetCriterion, assign_kd
+from mmdet_detrdistill.functional.assign_kd import SetCriterion, assign_kd
 from tests.functional.cases import Recorder, f64
 from tests.reference import assign_kd_reference
 
@@ -121,8 +121,10 @@ def test_equals_known_limit(draw, kind):
 
     criterion = SetCriterion(
         loss_cls,
-        lambda boxes, goals: head.loss_bbox(boxes, goals, reduction_override='none').sum(1),
-        lambda boxes, goals: head.loss_iou(boxes, goals, reduction_override='none'),
+        lambda boxes, target_boxes: head.loss_bbox(
+            boxes, target_boxes, reduction_override='none'
+        ).sum(1),
+        lambda boxes, target_boxes: head.loss_iou(boxes, target_boxes, reduction_override='none'),
         float(head.bg_cls_weight),
     )
     terms = assign_kd(

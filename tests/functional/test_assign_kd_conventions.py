@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import assign_kd
+from mmdet_detrdistill.functional.assign_kd import assign_kd
 from tests.functional.cases import Recorder, f64
 from tests.functional.test_assign_kd import KINDS, hand_case, total
 
@@ -30,8 +30,8 @@ def test_convention_assignment_is_an_index_into_the_objects_of_the_image():
         criterion=recorder.criterion,
     )  # fmt: skip
     assert recorder.cls[0][1].tolist() == [1, 3, 2, 3, 0, 3]
-    _, goals = recorder.bbox[0]
-    assert_close(goals[:, 0], torch.tensor([0.1, 0.0, 0.2, 0.0, 0.3, 0.0]))
+    _, target_boxes = recorder.bbox[0]
+    assert_close(target_boxes[:, 0], torch.tensor([0.1, 0.0, 0.2, 0.0, 0.3, 0.0]))
 
 
 def test_convention_softmax_background_is_num_classes(draw):
@@ -46,13 +46,13 @@ def test_convention_bbox_gets_cxcywh_and_iou_corners_in_pixels():
     for image_sizes, scale in ((torch.tensor([[100, 200]]), [200, 100]), (None, [1, 1])):
         recorder = Recorder()
         assign_kd(**vars(hand_case()), criterion=recorder.criterion, image_sizes=image_sizes)
-        boxes, goals = recorder.bbox[0]
+        boxes, target_boxes = recorder.bbox[0]
         assert_close(boxes[0], f64([0.5, 0.5, 0.2, 0.4]))
-        assert_close(goals[0], f64([0.5, 0.5, 0.4, 0.2]))
-        boxes, goals = recorder.iou[0]
+        assert_close(target_boxes[0], f64([0.5, 0.5, 0.4, 0.2]))
+        boxes, target_boxes = recorder.iou[0]
         factor = f64([*scale, *scale])
         assert_close(boxes[0], f64([0.4, 0.3, 0.6, 0.7]) * factor)
-        assert_close(goals[0], f64([0.3, 0.4, 0.7, 0.6]) * factor)
+        assert_close(target_boxes[0], f64([0.3, 0.4, 0.7, 0.6]) * factor)
 
 
 def test_convention_boxes_are_cxcywh():

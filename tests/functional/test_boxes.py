@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import (
+from mmdet_detrdistill.functional.boxes import (
     clamp_to_image,
     cxcywh_to_xyxy,
     iou_and_giou,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import (
+from mmdet_detrdistill.functional.classes import (
     class_divergence,
     foreground_probs,
     pick_classes,

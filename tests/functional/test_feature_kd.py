@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import feature_kd
+from mmdet_detrdistill.functional.feature_kd import feature_kd
 from tests.allocation import largest_storage
 from tests.functional.cases import f64
 from tests.reference import feature_kd_reference

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import feature_kd
+from mmdet_detrdistill.functional.feature_kd import feature_kd
 from tests.functional.cases import f64
 from tests.functional.test_feature_kd import EVERY_FORM, image, one_query, pixels, quality
 

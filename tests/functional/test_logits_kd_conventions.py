@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import logits_kd
+from mmdet_detrdistill.functional.logits_kd import logits_kd
 from tests.functional.cases import f64
 from tests.functional.test_logits_kd import (
     HAND_BOX,
@@ -128,9 +128,9 @@ def test_convention_denominator_is_the_number_of_pairs():
     # Two equal images with one positive each and 3 negatives, all boxes off by 0.1 in cx:
     # means over 2 and 6 pairs are the distance of one pair, times 5.
     boxes = [[0.2, y, 0.1, 0.1] for y in (0.2, 0.4, 0.6, 0.8)]
-    logits, goals = one_image([[0.0]] * 4, boxes)
-    student_boxes = goals + f64([0.1, 0.0, 0.0, 0.0])
-    two = [x.repeat(1, 2, 1, 1) for x in (logits, student_boxes, logits, goals)]
+    logits, target_boxes = one_image([[0.0]] * 4, boxes)
+    student_boxes = target_boxes + f64([0.1, 0.0, 0.0, 0.0])
+    two = [x.repeat(1, 2, 1, 1) for x in (logits, student_boxes, logits, target_boxes)]
     positive = keep(True, False, False, False).repeat(1, 2, 1)
     terms = logits_kd(*two, positive)
     assert_close(terms['bbox'], f64(0.5))

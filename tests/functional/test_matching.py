@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import match, matching_cost, soft_targets
+from mmdet_detrdistill.functional.classes import soft_targets
+from mmdet_detrdistill.functional.matching import match, matching_cost
 from tests.functional.cases import f64
 from tests.reference import pair_cost
 
@@ -36,14 +37,14 @@ def test_cost_by_hand():
 def test_cost_equals_reference(draw, activation, weights):
     logits, boxes = draw.normal(2, 5, 3), draw.boxes(2, 5)
     targets = soft_targets(draw.normal(2, 7, 3), activation, activation)
-    goals = draw.boxes(2, 7)
+    target_boxes = draw.boxes(2, 7)
     cost = matching_cost(
-        logits, boxes, targets, goals, activation=activation,
+        logits, boxes, targets, target_boxes, activation=activation,
         cls_weight=weights[0], bbox_weight=weights[1], giou_weight=weights[2],
     )  # fmt: skip
     assert cost.shape == (2, 5, 7)
     for b, i, j in itertools.product(range(2), range(5), range(7)):
-        pair = [x.tolist() for x in (logits[b, i], boxes[b, i], targets[b, j], goals[b, j])]
+        pair = [x.tolist() for x in (logits[b, i], boxes[b, i], targets[b, j], target_boxes[b, j])]
         assert_close(cost[b, i, j], f64(pair_cost(*pair, activation, weights)))
 
 

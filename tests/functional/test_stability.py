@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional import instability, queries_of_objects
+from mmdet_detrdistill.functional.stability import instability, queries_of_objects
 
 
 def test_value_by_hand():

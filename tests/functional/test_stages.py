@@ -1,6 +1,6 @@
 import pytest
 
-from mmdet_detrdistill.functional import stage_groups
+from mmdet_detrdistill.functional.stages import stage_groups
 
 
 @pytest.mark.parametrize(

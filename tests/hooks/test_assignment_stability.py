@@ -10,10 +10,10 @@ from mmengine.logging import MessageHub
 from torch.testing import assert_close
 
 from mmdet_detrdistill import AssignmentStabilityHook, build_adapter
-from mmdet_detrdistill.fixed_images import objects_of
-from mmdet_detrdistill.functional import instability, queries_of_objects
+from mmdet_detrdistill.functional.stability import instability, queries_of_objects
 from mmdet_detrdistill.hooks.assignment_stability import KEY
-from tests.detectors import sample_of, tiny
+from mmdet_detrdistill.hooks.fixed_images import objects_of
+from tests.tiny_detectors import sample_of, tiny
 
 ENTRIES = [
     [dict(bbox=[20, 24, 120, 100], bbox_label=0), dict(bbox=[60, 40, 180, 140], bbox_label=2)],
@@ -24,16 +24,16 @@ ENTRIES[1][1]['ignore_flag'] = 1
 
 
 class Data:
-    """Pictures of 192 x 256, shown at half their size; boxes in the original's pixels."""
+    """Images of 192 x 256, shown at half their size; boxes in the original's pixels."""
 
     def __len__(self):
         return len(ENTRIES)
 
     def __getitem__(self, index):
-        picture = torch.full((3, 96, 128), 40 * index, dtype=torch.uint8)
+        image = torch.full((3, 96, 128), 40 * index, dtype=torch.uint8)
         sample = sample_of((96, 128), (96, 128), [], [])
         sample.set_metainfo(dict(scale_factor=(0.5, 0.5)))
-        return dict(inputs=picture, data_samples=sample)
+        return dict(inputs=image, data_samples=sample)
 
     def get_data_info(self, index):
         return dict(instances=ENTRIES[index])
@@ -61,7 +61,7 @@ def runner():
 
 
 def match_by_hand(model):
-    """The detector's own assignment of the three objects in pictures 0 and 1."""
+    """The detector's own assignment of the three objects in images 0 and 1."""
     adapter, found = build_adapter(model.eval()), []
     boxes = [[[10, 12, 60, 50], [30, 20, 90, 70]], [[5, 5, 40, 80]]]
     for index, labels in enumerate(([0, 2], [1])):
@@ -70,8 +70,10 @@ def match_by_hand(model):
         images = model.data_preprocessor(batch)['inputs']
         sample = sample_of((96, 128), (96, 128), boxes[index], labels)
         with torch.no_grad():
-            walk = adapter.walk(images, [sample])
-        found.append(queries_of_objects(adapter.assign(walk.outputs, [sample])[:, 0], len(labels)))
+            forward = adapter.forward_pass(images, [sample])
+        found.append(
+            queries_of_objects(adapter.assign(forward.outputs, [sample])[:, 0], len(labels))
+        )
     model.train()
     return torch.cat(found, 1)
 
@@ -126,7 +128,7 @@ def test_it_is_kept_for_a_resume(runner):
 
 
 def test_evenly_spread_images(runner):
-    """One of three pictures: the first, with its two objects; all have three."""
+    """One of three images: the first, with its two objects; all have three."""
     for count, objects in ((1, 2), (2, 3), (100, 3)):
         found = AssignmentStabilityHook(count).match(runner.model, runner.val_dataloader.dataset)
         assert found.shape == (2, objects)

@@ -7,7 +7,7 @@ import pytest
 from mmengine.fileio import get_file_backend
 
 from mmdet_detrdistill import SafeCheckpointHook
-from mmdet_detrdistill.compat import load_checkpoint_file
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from tests.toy_training import toy_runner
 
 

@@ -1,4 +1,4 @@
-"""Pictures go to every backend of the visualizer, at the right iterations."""
+"""Images go to every backend of the visualizer, at the right iterations."""
 
 import io
 from types import ModuleType, SimpleNamespace
@@ -11,9 +11,9 @@ from mmengine.visualization import LocalVisBackend, Visualizer
 from PIL import Image
 
 from mmdet_detrdistill import PairPicturesHook
-from tests.detectors import tiny
 from tests.hooks.test_assignment_stability import Data
-from tests.pictures.test_view import pair_of
+from tests.tiny_detectors import tiny
+from tests.visualization.test_view import pair_of
 
 NAMES = {'masks_paper', 'masks_released', 'boxes', 'matches', 'references'}
 
@@ -44,7 +44,7 @@ def test_pictures_reach_every_backend(tmp_path):
     runner = runner_with(pair_of(), visualizer)
     hook = PairPicturesHook(interval=2, num_images=1)
     hook.before_train(runner)
-    for runner.iter in range(4):  # pictures after the second and the fourth iteration
+    for runner.iter in range(4):  # images after the second and the fourth iteration
         hook.after_train_iter(runner, runner.iter)
     files = {path.stem for path in (tmp_path / 'vis_image').glob('*.png')}
     assert files == {f'{name}_0_{step}' for name in NAMES for step in (2, 4)}
@@ -56,7 +56,7 @@ def test_pictures_reach_every_backend(tmp_path):
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):
-    """Pictures after iteration 2: pixels of the files, folder of the events, what MLflow got.
+    """Images after iteration 2: pixels of the files, folder of the events, what MLflow got.
 
     MMEngine's backend for MLflow works over a stand-in for the package.
     """

@@ -7,7 +7,7 @@ from mmengine.logging import MessageHub
 
 from mmdet_detrdistill import DETRDistill, LossWeightScheduleHook, TeacherQueryInjectionHook
 from mmdet_detrdistill.hooks.schedule import interpolate
-from tests.detectors import batch, tiny
+from tests.tiny_detectors import batch, tiny
 
 LOSSES = dict(loss_logits_kd=dict(type='LogitsKDLoss'), loss_assign_kd=dict(type='AssignKDLoss'))
 
@@ -84,14 +84,14 @@ def test_the_teacher_rests_when_all_factors_are_zero():
     stop = [(0, 1), (5, 1), (5, 0)]
     hook = LossWeightScheduleHook(dict.fromkeys(LOSSES, stop), by_epoch=False)
     runner = runner_of(model, hook)
-    walks = []
-    walk = model.teacher_adapter.walk
-    model.teacher_adapter.walk = lambda *args: walks.append(0) or walk(*args)
+    passes = []
+    forward = model.teacher_adapter.forward_pass
+    model.teacher_adapter.forward_pass = lambda *args: passes.append(0) or forward(*args)
     for iteration, calls in ((4, 1), (5, 1)):
         runner.iter = iteration
         hook.before_train_iter(runner, 0)
         losses = model.loss(*batch())
-        assert len(walks) == calls
+        assert len(passes) == calls
     assert not any('_kd' in name for name in losses)
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmdet_detrdistill.compat import CheckpointError, load_checkpoint_file
+from mmdet_detrdistill.checkpoints.read import CheckpointError, load_checkpoint_file
 from tests.pickle_bomb import Bomb
 from tests.trainings import load_tool
 
-# In a process that cannot import this package, nor MMRazor: boxes of the first picture, as a file.
+# In a process that cannot import this package, nor MMRazor: boxes of the first image, as a file.
 DETECT = """
 import sys
 
@@ -24,10 +24,10 @@ sys.meta_path.insert(0, Blocker())
 import torch
 from mmdet.apis import inference_detector, init_detector
 
-config, checkpoint, picture, out = sys.argv[1:]
+config, checkpoint, image, out = sys.argv[1:]
 torch.load(checkpoint, weights_only=True)
 model = init_detector(config, checkpoint, device='cpu')
-found = inference_detector(model, picture).pred_instances
+found = inference_detector(model, image).pred_instances
 assert not any(name.startswith('mmdet_detrdistill') for name in sys.modules)
 classes = model.dataset_meta['classes']
 torch.save(dict(boxes=found.bboxes, scores=found.scores, classes=classes), out)
@@ -73,11 +73,11 @@ def test_the_config_is_plain(trained):
 
 def test_detects_where_this_package_cannot_be_imported(trained, tmp_path):
     folder = trained.folder / 'whole'
-    picture = next((trained.folder / 'data' / 'val').iterdir())
+    image = next((trained.folder / 'data' / 'val').iterdir())
     arguments = [
         folder / 'student.py',
         folder / 'student_last.pth',
-        picture,
+        image,
         tmp_path / 'found.pth',
     ]
     done = subprocess.run(
@@ -94,7 +94,7 @@ def test_detects_where_this_package_cannot_be_imported(trained, tmp_path):
 
     here = init_detector(str(folder / 'student.py'), None, device='cpu')
     here.load_state_dict(student_weights(folder / 'epoch_3.pth'))
-    expected = inference_detector(here, str(picture)).pred_instances
+    expected = inference_detector(here, str(image)).pred_instances
     assert len(expected) == 10
     torch.testing.assert_close(found['boxes'], expected.bboxes, rtol=0, atol=0)
     torch.testing.assert_close(found['scores'], expected.scores, rtol=0, atol=0)

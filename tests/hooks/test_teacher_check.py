@@ -13,7 +13,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.structures import InstanceData
 
 from mmdet_detrdistill import TeacherCheckHook
-from mmdet_detrdistill.class_map import make_class_map
+from mmdet_detrdistill.detectors.class_map import make_class_map
 
 
 def runner_with(teacher_classes, data_classes):

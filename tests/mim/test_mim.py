@@ -15,7 +15,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmdet_detrdistill.compat import load_checkpoint_file
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from tests.docs.commands import expand, own_config, texts
 
 pytestmark = pytest.mark.mim
@@ -63,7 +63,7 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def options(environment):
-    """A few small pictures, and overrides for one short epoch on them."""
+    """A few small images, and overrides for one short epoch on them."""
     subprocess.run(
         [sys.executable, str(ROOT / 'tools' / 'make_shapes.py'), str(environment.folder / 'shapes')]
         + ['--train', '4', '--val', '2', '--size', '64'],
@@ -117,7 +117,7 @@ def test_two_processes_on_a_cpu(environment, options):
         *('--cfg-options', *options, 'train_dataloader.batch_size=1'),
     )
     assert 'Training finished successfully' in output
-    assert re.findall(r'Epoch\(train\) +\[1\]\[(\d)/2\]', output) == ['1', '2']  # four pictures
+    assert re.findall(r'Epoch\(train\) +\[1\]\[(\d)/2\]', output) == ['1', '2']  # four images
     assert output.count('coco/bbox_mAP:') == 1
 
 

@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import mmdet_detrdistill
-from mmdet_detrdistill.coco_format import resolve_coco_format
-from mmdet_detrdistill.compat import load_checkpoint_file
-from mmdet_detrdistill.distill import batch_note, write_config
-from mmdet_detrdistill.teacher import detector_config
+from mmdet_detrdistill.api import batch_note, write_config
+from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
+from mmdet_detrdistill.config.coco_format import resolve_coco_format
+from mmdet_detrdistill.config.read import detector_config
 
 ROOT = Path(__file__).resolve().parents[2]
 STOCK = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.detectors import tiny
 from tests.support_table import FAMILIES
+from tests.tiny_detectors import tiny
 from tests.trainings import load_tool
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'export.md'

@@ -68,7 +68,7 @@ def test_counts_sizes_and_fields(tool, shapes):
         for item in found['annotations']:
             per_image[item['image_id']] += 1
             assert item['iscrowd'] == 0
-        assert min(per_image.values()) == 0  # pictures without objects occur in both splits
+        assert min(per_image.values()) == 0  # images without objects occur in both splits
         assert 3 < max(per_image.values()) <= 8
         sides = set()
         for image in found['images']:

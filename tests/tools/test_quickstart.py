@@ -222,7 +222,7 @@ def start_of_training(config, options, work_dir):
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    from mmdet_detrdistill.coco_format import resolve_coco_format
+    from mmdet_detrdistill.config.coco_format import resolve_coco_format
 
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(options)
@@ -238,7 +238,7 @@ def start_of_training(config, options, work_dir):
 
 
 def test_both_students_start_alike(tmp_path):
-    """Same seed: equal weights, equal pictures in equal order, flipped alike; another seed not."""
+    """Same seed: equal weights, equal images in equal order, flipped alike; another seed not."""
     from mmdet.registry import MODELS
     from mmengine.config import Config
 

@@ -14,13 +14,13 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from tests.detectors import tiny_config
+from tests.tiny_detectors import tiny_config
 from tests.tools.work_dirs import distillation, tool, train_line, work_dir, write_log
 
 
 @pytest.fixture(scope='module')
 def real(tmp_path_factory):
-    """Three work directories with real detectors, checkpoints and two validation pictures."""
+    """Three work directories with real detectors, checkpoints and two validation images."""
     root = tmp_path_factory.mktemp('real')
     data = root / 'shapes'
     importlib.import_module('tools.make_shapes').make_shapes(str(data), train=2, val=2, size=64)
@@ -139,7 +139,7 @@ CUT_TABLES = """() => [...document.querySelectorAll('.wide')].filter(
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 @pytest.mark.parametrize('width', [390, 1100])
 def test_page_in_a_browser(page, browser, width, scheme):
-    """No error, no request but for the page, every picture shown, nothing beside the screen."""
+    """No error, no request but for the page, every image shown, nothing beside the screen."""
     tab = browser.new_page(viewport=dict(width=width, height=800), color_scheme=scheme)
     problems, requests = [], []
     tab.on('console', lambda message: problems.append(message.text))

@@ -68,7 +68,7 @@ def test_both_ranks_finish_with_the_same_weights(finished):
 
 
 def test_one_log_with_all_pictures(finished):
-    """Eight pictures on two ranks, two a batch: two steps. One line of metrics, of all four."""
+    """Eight images on two ranks, two a batch: two steps. One line of metrics, of all four."""
     folder, _ = finished
     lines = next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()
     records = [json.loads(line) for line in lines]

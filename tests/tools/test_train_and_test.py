@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdet_detrdistill.compat import CheckpointError, load_checkpoint_file
+from mmdet_detrdistill.checkpoints.read import CheckpointError, load_checkpoint_file
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / 'configs' / '_base_' / 'deformable-detr_small_shapes.py'
@@ -38,7 +38,7 @@ train, test, make_shapes = (load_tool(name) for name in ('train', 'test', 'make_
 
 @pytest.fixture(scope='module')
 def options(tmp_path_factory):
-    """A data set of a few small pictures, and one epoch on it."""
+    """A data set of a few small images, and one epoch on it."""
     data = tmp_path_factory.mktemp('shapes')
     make_shapes.main([str(data), '--train', '4', '--val', '2', '--size', '64'])
     return [

@@ -1,4 +1,4 @@
-"""tools/visualize.py: pictures of validation data with ground truth, of other images without."""
+"""tools/visualize.py: images of validation data with ground truth, of other images without."""
 
 import importlib.util
 import shutil
@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from tests.detectors import tiny, tiny_config
+from tests.tiny_detectors import tiny, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ visualize, make_shapes = load_tool('visualize'), load_tool('make_shapes')
 
 @pytest.fixture(scope='module')
 def desk(tmp_path_factory):
-    """A distillation config, checkpoints, one picture of its data and one from elsewhere."""
+    """A distillation config, checkpoints, one image of its data and one from elsewhere."""
     folder = tmp_path_factory.mktemp('visualize')
     data = folder / 'shapes'
     make_shapes.make_shapes(str(data), train=1, val=1, size=64)

@@ -50,7 +50,7 @@ class Style(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """One picture: what it shows, its file stem, its SVG."""
+    """One image: what it shows, its file stem, its SVG."""
 
     title: str
     name: str

@@ -17,8 +17,8 @@ def detector_of(run: TrainingRun) -> Any:
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
 
-    from mmdet_detrdistill.compat import load_checkpoint_file, load_state_strictly
-    from mmdet_detrdistill.export import student_config, student_state_dict
+    from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
+    from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
 
     config = student_config(Config.fromfile(run.config_path))
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -46,7 +46,7 @@ def first_image(run: TrainingRun) -> Optional[Tuple[Any, Any]]:
 
 def card(run: TrainingRun) -> Dict[str, Any]:
     """What needs no clock: parameters, bytes of weights and of the checkpoint file."""
-    from mmdet_detrdistill.inspection import parameters_of
+    from mmdet_detrdistill.check.model import parameters_of
 
     model = detector_of(run)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
@@ -73,8 +73,8 @@ def measure(
     """
     import torch
 
-    from mmdet_detrdistill.adapters import build_adapter
-    from mmdet_detrdistill.inspection import count_flops
+    from mmdet_detrdistill.check.model import count_flops
+    from mmdet_detrdistill.detectors import build_adapter
 
     cards, missing = [], []
     for group in groups:
@@ -162,8 +162,8 @@ def evaluate_classes(run: TrainingRun) -> None:
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    from mmdet_detrdistill.compat import load_checkpoint_file, load_state_strictly
-    from mmdet_detrdistill.export import student_config, student_state_dict
+    from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
+    from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
 
     from .work_dir import METRICS
 

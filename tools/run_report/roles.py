@@ -64,7 +64,7 @@ def student_model(run: TrainingRun) -> Dict[str, Any]:
     architecture = run.settings['model']['architecture']
     if isinstance(architecture, dict) and 'type' in architecture:
         return architecture
-    from mmdet_detrdistill.teacher import detector_config
+    from mmdet_detrdistill.config.read import detector_config
 
     return detector_config(architecture, 'architecture').to_dict()
 

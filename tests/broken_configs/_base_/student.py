@@ -1,4 +1,4 @@
-# A tiny Deformable DETR for pictures of cats, dogs and buses.
+# A tiny Deformable DETR for images of cats, dogs and buses.
 _base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 
 width = 64

@@ -1,0 +1,1 @@
+"""Read a distillation config, check both detectors and one training step."""

@@ -1,0 +1,1 @@
+"""Read and write configs; what the command-line tools share."""

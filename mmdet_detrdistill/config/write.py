@@ -1,0 +1,147 @@
+"""The text of a distillation config: a student's own config, a wrapper, what is overridden."""
+
+import os
+import os.path as osp
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from mmengine.config import Config
+
+from ..registry import SCOPE as PACKAGE
+
+SIDES = {'model.architecture.': 'student', 'model.teacher.': 'teacher'}
+DATA_KEYS = dict(
+    train_ann='annotations/instances_train.json',
+    train_img='train/',
+    val_ann='annotations/instances_val.json',
+    val_img='val/',
+    classes=None,
+)
+LOSSES = dict(
+    loss_logits_kd=dict(type='LogitsKDLoss', loss_weight=1.0),
+    loss_feature_kd=dict(type='FeatureKDLoss', loss_weight=1.0),
+    loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0),
+)
+BASE_MODEL = '_base_.model'
+
+
+def compose(
+    student: str,
+    base: Config,
+    teacher: str,
+    teacher_ckpt: str,
+    data_root: Optional[str],
+    options: Dict[str, Any],
+    out: str,
+) -> str:
+    """The text of the config; see `write_config`."""
+    sides: Dict[str, Dict[str, Any]] = {'student': {}, 'teacher': {}}
+    model: Dict[str, Any] = {}
+    settings: Dict[str, Any] = {}
+    if data_root is not None:
+        settings = dict(coco_format=True, data_root=data_root)
+        settings.update({key: options.pop(key, value) for key, value in DATA_KEYS.items()})
+    elif set(options) & set(DATA_KEYS) - set(base):
+        given = ', '.join(sorted(set(options) & set(DATA_KEYS)))
+        raise ValueError(f'{given}: the places of COCO-format data need data_root beside them')
+    own = {}
+    for name, value in options.items():
+        prefix = next((prefix for prefix in SIDES if name.startswith(prefix)), None)
+        if prefix is not None:
+            sides[SIDES[prefix]][name[len(prefix) :]] = value
+        elif name.split('.')[:2] in (['model', 'distiller'], ['model', 'class_map']):
+            put(model, name.split('.')[1:], value)
+        elif name.split('.')[0] == 'model':
+            raise ValueError(
+                f'{name}: call it model.architecture.{name[6:]} for the student, '
+                f'model.teacher.{name[6:]} for the teacher'
+            )
+        else:
+            own[name] = value
+    for keys, value in merged(base, own):
+        put(settings, keys, value)
+
+    distiller = dict(type='DETRDistiller', distill_losses={k: dict(v) for k, v in LOSSES.items()})
+    for keys, value in leaves(model.pop('distiller', {})):
+        put(distiller, keys, value)
+    wrapper = dict(
+        _delete_=True,
+        type='DETRDistill',
+        architecture=named(student, sides['student']) if sides['student'] else BASE_MODEL,
+        teacher=named(teacher, sides['teacher']) if sides['teacher'] else teacher,
+        teacher_ckpt=teacher_ckpt,
+        **model,
+        distiller=distiller,
+    )
+    imports = base.get('custom_imports') or {}
+    names = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    entries = dict(
+        custom_imports=dict(imports=[*names, *(() if PACKAGE in names else (PACKAGE,))]),
+        custom_hooks=[*(base.get('custom_hooks') or []), dict(type='TeacherCheckHook')],
+        **settings,
+        model=wrapper,
+    )
+    folder = osp.dirname(osp.abspath(out))
+    where = student if '::' in student else osp.relpath(student, folder).replace(os.sep, '/')
+    body = '\n'.join(f'{key} = {as_code(value)}' for key, value in entries.items())
+    return (
+        f'# Student {student}, teacher {teacher}.\n'
+        '# Written by tools/distill.py, yours to change.\n'
+        f'#   python tools/check.py {out}\n'
+        f'#   python tools/train.py {out}\n'
+        f'_base_ = {where!r}\n\n' + body.replace(repr(BASE_MODEL), BASE_MODEL) + '\n'
+    )
+
+
+def named(path: str, options: Dict[str, Any]) -> Dict[str, Any]:
+    return dict(cfg_path=path, options=options)
+
+
+def put(target: Dict[str, Any], keys: List[str], value: Any) -> None:
+    """Set a nested entry, making the dicts on the way."""
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+    target[keys[-1]] = value
+
+
+def leaves(tree: Dict[str, Any], keys: Tuple[str, ...] = ()) -> Iterable[Tuple[List[str], Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*keys, key))
+        else:
+            yield [*keys, key], value
+
+
+def merged(base: Config, options: Dict[str, Any]) -> Iterable[Tuple[List[str], Any]]:
+    """Entries to write for dotted options; one that reaches into a list needs the whole list."""
+    changed = Config(base.to_dict())
+    changed.merge_from_dict(options)
+    for name in options:
+        keys = name.split('.')
+        whole = next((i for i, key in enumerate(keys) if key.isdigit()), len(keys))
+        value = changed
+        for key in keys[:whole]:
+            value = value[key]
+        yield keys[:whole], value
+
+
+def as_code(value: Any, indent: int = 0) -> str:
+    """Python for nested dicts and lists, broken into lines where one would be too long."""
+    if isinstance(value, dict):
+        plain = all(str(key).isidentifier() for key in value)
+        opened, closed = ('dict(', ')') if plain else ('{', '}')
+        items = [
+            (f'{key}=' if plain else f'{key!r}: ') + as_code(entry, indent + 4)
+            for key, entry in value.items()
+        ]
+    elif isinstance(value, (list, tuple)) and value:
+        single = ',' if len(value) == 1 else ''
+        opened, closed = ('[', ']') if isinstance(value, list) else ('(', f'{single})')
+        items = [as_code(entry, indent + 4) for entry in value]
+    else:
+        return repr(value)
+    line = opened + ', '.join(items) + closed
+    if len(line) + indent <= 88 and '\n' not in line:
+        return line
+    pad = ' ' * (indent + 4)
+    return opened + '\n' + ''.join(f'{pad}{item},\n' for item in items) + ' ' * indent + closed[-1]

@@ -1,0 +1,249 @@
+"""Walk a DETR-like detector stage by stage; nothing is patched and no hook is set."""
+
+import inspect
+from functools import partial
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmdet.models.losses import QualityFocalLoss
+from torch import Tensor, nn
+
+from ..functional.assign_kd import SetCriterion
+from ..functional.boxes import scale_boxes, xyxy_to_cxcywh
+from ..functional.matching import to_device
+from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
+from .non_finite import name_non_finite_image
+from .outputs import DecoderOutputs, EncoderState, ForwardPass
+
+STAGES = ('extract_feat', 'pre_transformer', 'forward_encoder', 'pre_decoder', 'forward_decoder')
+QUERY_KINDS = {
+    'DETR': 'position',
+    'ConditionalDETR': 'conditional',
+    'DABDETR': 'anchor',
+    'DeformableDETR': 'point',
+    'DINO': 'box',
+    'DDQDETR': 'distinct',
+}
+
+
+class DetectorAdapter:
+    """Walks any detector that follows MMDetection's `DetectionTransformer`.
+
+    `encode`, `decode` and `task_loss` in a row equal `detector.loss` bit for bit. DETR,
+    Conditional, DAB, Deformable (all three forms) and DINO need nothing else.
+
+    Args:
+        detector: a built MMDetection detector, teacher or student.
+        side: 'student' or 'teacher', for messages.
+
+    Raises:
+        TypeError: the detector lacks a stage; the message names it.
+    """
+
+    def __init__(self, detector: nn.Module, side: str = 'student') -> None:
+        missing = [name for name in STAGES if not callable(getattr(detector, name, None))]
+        head = getattr(detector, 'bbox_head', None)
+        missing += [f'bbox_head.{n}' for n in ('forward', 'loss_by_feat') if not hasattr(head, n)]
+        if missing:
+            raise TypeError(
+                f'{side} {type(detector).__name__} is not a DETR-like detector: it has no '
+                f'{", ".join(missing)}. Register an adapter for it with '
+                f"@register_adapter('{type(detector).__name__}')."
+            )
+        self.detector = detector
+        self.side = side
+
+    @property
+    def head(self) -> nn.Module:
+        return self.detector.bbox_head
+
+    @property
+    def activation(self) -> str:
+        """'sigmoid' or 'softmax', how the head's class logits are to be read."""
+        return 'sigmoid' if self.head.loss_cls.use_sigmoid else 'softmax'
+
+    @property
+    def query_kind(self) -> str:
+        """What the decoder's queries mean; queries of one kind can change detectors.
+
+        'position' (DETR), 'conditional', 'anchor' (DAB), 'point' (one-stage Deformable),
+        'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ); for others the name of
+        the class.
+        """
+        names = [cls.__name__ for cls in type(self.detector).__mro__]
+        kind = next((QUERY_KINDS[name] for name in names if name in QUERY_KINDS), names[0])
+        two_stage = getattr(self.detector, 'as_two_stage', False)
+        return 'proposal' if kind == 'point' and two_stage else kind
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.head.num_classes)
+
+    @property
+    def embed_dims(self) -> int:
+        """D, the width of features, memory and queries."""
+        return int(self.detector.embed_dims)
+
+    def forward_pass(self, images: Tensor, samples: List[Any]) -> ForwardPass:
+        """All stages up to the head's outputs for images (B, 3, H, W)."""
+        state = self.encode(images, samples)
+        return ForwardPass(state, self.decode(state))
+
+    def encode(self, images: Tensor, samples: List[Any]) -> EncoderState:
+        """Backbone, neck, encoder and the making of queries.
+
+        Args:
+            images: (B, 3, H, W) preprocessed and padded.
+            samples: B `DetDataSample`s.
+        """
+        detector = self.detector
+        features = detector.extract_feat(images)
+        encoder_inputs, decoder_inputs = detector.pre_transformer(features, samples)
+        encoder_outputs = detector.forward_encoder(**encoder_inputs)
+        extra = {}
+        if 'batch_data_samples' in inspect.signature(detector.pre_decoder).parameters:
+            extra['batch_data_samples'] = samples
+        queries, head_inputs = detector.pre_decoder(**encoder_outputs, **extra)
+        if 'spatial_shapes' not in encoder_inputs:  # single-scale detectors read the last map
+            features = features[-1:]
+        return EncoderState(
+            features=tuple(features),
+            memory=encoder_outputs['memory'],
+            padding_mask=encoder_inputs['feat_mask'],
+            decoder_inputs={**decoder_inputs, **queries},
+            head_inputs=head_inputs,
+        )
+
+    def decode(
+        self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None
+    ) -> DecoderOutputs:
+        """Decoder and head, with the detector's own queries or with others.
+
+        Args:
+            state: from `encode`.
+            queries: entries of the decoder's inputs to replace (`query`, `query_pos`,
+                `reference_points`, each (B, N, .)); the denoising group is left out then.
+        """
+        inputs = state.decoder_inputs
+        num_denoising = (state.head_inputs.get('dn_meta') or {}).get('num_denoising_queries', 0)
+        if queries is not None:
+            inputs = {**inputs, **queries}
+            if 'dn_mask' in inputs:
+                inputs['dn_mask'] = None
+            num_denoising = 0
+        decoded = self.detector.forward_decoder(**inputs)
+        return self._outputs(decoded, self.head(**decoded), slice(num_denoising, None))
+
+    def _outputs(
+        self,
+        decoded: Dict[str, Any],
+        predicted: Tuple[Tensor, ...],
+        kept: slice,
+        query_mask: Optional[Tensor] = None,
+    ) -> DecoderOutputs:
+        logits, boxes = (tensor[:, :, kept] for tensor in predicted[:2])
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return DecoderOutputs(
+            hidden_states=decoded['hidden_states'][:, :, kept],
+            logits=logits.to(dtype),
+            boxes=boxes.to(dtype),
+            query_mask=query_mask,
+            decoder_outputs=decoded,
+            head_outputs=predicted,
+        )
+
+    def task_loss(self, forward: ForwardPass, samples: List[Any]) -> Dict[str, Tensor]:
+        """The detector's own losses, named as `detector.loss` names them."""
+        inputs = forward.state.head_inputs
+        arguments = list(forward.outputs.head_outputs)
+        if 'enc_outputs_class' in inputs:
+            arguments += [inputs['enc_outputs_class'], inputs['enc_outputs_coord']]
+        arguments += [[s.gt_instances for s in samples], [s.metainfo for s in samples]]
+        if 'dn_meta' in inputs:
+            arguments.append(inputs['dn_meta'])
+        return self._explained(forward.outputs, samples, self.head.loss_by_feat, *arguments)
+
+    @torch.no_grad()
+    def assign(
+        self,
+        outputs: DecoderOutputs,
+        samples: List[Any],
+        label_map: Optional[Tensor] = None,
+        stages: Optional[Sequence[int]] = None,
+    ) -> Tensor:
+        """The detector's own Hungarian assignment of its queries to the ground truth.
+
+        Args:
+            outputs: its predictions.
+            samples: B `DetDataSample`s with ground truth.
+            label_map: (K,) int64, this detector's label of each label of the ground truth, -1 =
+                unknown to it: such objects are given to no query. None: the same labels.
+            stages: the stages to assign; None: all.
+
+        Returns:
+            (L, B, N) int64: index of the object, -1 for background, -2 where `query_mask` is off
+            and in stages that were not asked for.
+
+        Raises:
+            AttributeError: the head was built without `train_cfg.assigner`.
+            ValueError: NaN or Inf in the predictions, naming stage and image.
+        """
+        if not hasattr(self.head, 'assigner'):
+            raise AttributeError(
+                f'{self.side}: bbox_head has no assigner; give it train_cfg.assigner'
+            )
+        num_stages = outputs.logits.shape[0]
+        stages = range(num_stages) if stages is None else stages
+        assign = assign_batch if is_row_by_row(self.head.assigner) else assign_one_by_one
+        found = self._explained(
+            outputs, samples, assign, self.head.assigner, outputs, samples, label_map, stages
+        )
+        if list(stages) == list(range(num_stages)):
+            return found
+        assignment = found.new_full(outputs.logits.shape[:3], -2)
+        for stage, value in zip(stages, found):
+            assignment[stage] = value
+        return assignment
+
+    def criterion(self) -> SetCriterion:
+        """The head's own three loss terms per query, for `functional.assign_kd`."""
+        head = self.head
+
+        def per_query(loss: nn.Module, *inputs: Any) -> Tensor:
+            values: Tensor = loss(*inputs, reduction_override='none')
+            return values if values.dim() == 1 else values.flatten(1).sum(1)
+
+        def classify(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
+            target = (labels, iou) if isinstance(head.loss_cls, QualityFocalLoss) else labels
+            return per_query(head.loss_cls, logits, target)
+
+        return SetCriterion(
+            cls=classify,
+            bbox=partial(per_query, head.loss_bbox),
+            iou=partial(per_query, head.loss_iou),
+            background_weight=float(head.bg_cls_weight),
+        )
+
+    def _explained(self, outputs: DecoderOutputs, samples: List[Any], call: Any, *args: Any) -> Any:
+        """Run `call`; a failed matching is reported with side, stage and image."""
+        try:
+            return call(*args)
+        except ValueError as error:
+            found = name_non_finite_image(self.side, outputs, samples)
+            if found is None:
+                raise
+            raise ValueError(found) from error
+
+
+def ground_truth(samples: List[Any]) -> Tuple[List[Tensor], List[Tensor], Tensor]:
+    """Labels (M_b,), boxes (M_b, 4) cxcywh in [0, 1] per image, and image sizes (B, 2), (h, w)."""
+    labels, boxes, sizes = [], [], []
+    for sample in samples:
+        height, width = sample.metainfo['img_shape'][:2]
+        objects = sample.gt_instances
+        labels.append(objects.labels)
+        boxes.append(xyxy_to_cxcywh(scale_boxes(objects.bboxes, 1 / height, 1 / width)))
+        sizes.append((height, width))
+    like = boxes[0]
+    return labels, boxes, to_device(np.array(sizes, dtype=np.float32), like.device).to(like.dtype)

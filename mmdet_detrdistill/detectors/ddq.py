@@ -1,0 +1,60 @@
+"""DDQ DETR keeps per-pass state in a dict shared by all its modules, and adds dense queries."""
+
+from typing import Any, Dict, List, Optional
+
+import torch
+from torch import Tensor
+
+from .base import DetectorAdapter
+from .outputs import DecoderOutputs, EncoderState, ForwardPass
+from .registry import register_adapter
+
+
+@register_adapter('DDQDETR')
+class DDQAdapter(DetectorAdapter):
+    """Only the queries that DDQ's own selection keeps take part (`query_mask`)."""
+
+    def decode(
+        self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None
+    ) -> DecoderOutputs:
+        if queries is not None:
+            return self._decode_others(state, queries)
+        meta = state.head_inputs.get('dn_meta') or {}
+        decoded = self.detector.forward_decoder(**state.decoder_inputs)
+        last = -meta['num_dense_queries'] if meta else None
+        kept = slice(meta.get('num_denoising_queries', 0), last)
+        return self._outputs(decoded, self.head(**decoded), kept, self._distinct_mask(decoded))
+
+    def _decode_others(self, state: EncoderState, queries: Dict[str, Tensor]) -> DecoderOutputs:
+        """One dense query goes along, apart from the others: a training decoder splits it off."""
+        cache = self.detector.cache_dict
+        before = dict(cache)
+        count = queries['query'].shape[1]
+        inputs = {**state.decoder_inputs, **queries, 'dn_mask': None}
+        if self.detector.training:
+            for key, value in queries.items():
+                inputs[key] = torch.cat((value, value[:, :1]), dim=1)
+            apart = torch.zeros(count + 1, count + 1, dtype=torch.bool, device=state.memory.device)
+            apart[:count, count:] = apart[count:, :count] = True
+            inputs['dn_mask'] = apart
+        try:
+            cache.update(dis_query_info=[0, count], num_dense_queries=1)
+            decoded = self.detector.forward_decoder(**inputs)
+            predicted = self.head(**decoded)
+            return self._outputs(decoded, predicted, slice(0, count), self._distinct_mask(decoded))
+        finally:
+            cache.update(before)
+
+    def _distinct_mask(self, decoded: Dict[str, Any]) -> Tensor:
+        """(L, B, N) bool, read as DDQ's head reads it for its loss; the first stage keeps all."""
+        cache = self.detector.cache_dict
+        num_images = decoded['hidden_states'].shape[1]
+        masks = [mask[:: cache['num_heads'], 0] for mask in cache['distinct_query_mask']]
+        everything = masks[0].new_ones(num_images, cache['dis_query_info'][1])
+        return torch.stack([everything, *masks])
+
+    def task_loss(self, forward: ForwardPass, samples: List[Any]) -> Dict[str, Tensor]:
+        inputs = {**forward.state.head_inputs, **forward.outputs.decoder_outputs}
+        return self._explained(
+            forward.outputs, samples, lambda: self.head.loss(**inputs, batch_data_samples=samples)
+        )

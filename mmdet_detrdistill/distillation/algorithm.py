@@ -1,0 +1,167 @@
+"""Who runs when: teacher, student, distillation losses."""
+
+from copy import deepcopy
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmrazor.models.algorithms import SingleTeacherDistill
+from torch import Tensor, nn
+
+from ..detectors import build_adapter
+from ..detectors.class_map import ClassMap, ClassMapConfig, make_class_map
+from ..detectors.pair import DistillPair
+from ..functional.linear_assignment import COMPILED
+from ..registry import register
+from .teacher import TeacherPass, build_teacher, check_teacher, detector_config
+
+Config = Dict[str, Any]
+
+
+@register('MODELS')
+class DETRDistill(SingleTeacherDistill):
+    """Distil a DETR-like teacher into a DETR-like student.
+
+    Source: DETRDistill (Chang et al., ICCV 2023).
+
+    Without distillation losses a training step equals the student's own bit for bit, and the
+    teacher is not run. The teacher is kept outside the module tree: it follows device and dtype
+    moves, and is in no checkpoint, optimizer group, gradient bucket or EMA copy. It is always in
+    eval mode.
+
+    Args:
+        architecture: the student: a path (`mmdet::folder/config.py` or a file),
+            `dict(cfg_path=path, options={...})` with overrides of that config's model, a detector
+            config, or a built detector.
+        teacher: likewise.
+        teacher_ckpt: its checkpoint, loaded strictly; needed unless the teacher is already built.
+        distiller: config of a `DETRDistiller`.
+        data_preprocessor: None takes the student's; the teacher sees the same batch.
+        init_cfg: as in MMEngine.
+        class_map: for a teacher with other classes: 'auto' pairs them by name,
+            {student name: teacher name} does so after renaming, a list gives the teacher's label
+            per student class, -1 = none. Names come from the checkpoint and the training data, see
+            `TeacherCheckHook`. A student class without a teacher's gets no class target. None: both
+            have the same classes.
+        teacher_pass: `autocast`, `channels_last` and `compile` of the teacher, see `TeacherPass`.
+
+    Raises:
+        ValueError: teacher and student cannot be compared (classes, image normalisation), the
+            class map does not fit, no injection rule serves the pair, or a teacher config came
+            without a checkpoint.
+        CheckpointError: the checkpoint does not fit the teacher.
+    """
+
+    def __init__(
+        self,
+        architecture: Union[str, Config, BaseModel],
+        teacher: Union[str, Config, BaseModel],
+        distiller: Config,
+        teacher_ckpt: Optional[str] = None,
+        data_preprocessor: Optional[Union[Config, nn.Module]] = None,
+        init_cfg: Optional[Config] = None,
+        class_map: ClassMapConfig = None,
+        teacher_pass: Optional[Config] = None,
+    ) -> None:
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            if not isinstance(architecture, BaseModel):
+                architecture = MODELS.build(detector_config(architecture, 'architecture'))
+            if isinstance(data_preprocessor, dict):
+                data_preprocessor = MODELS.build(data_preprocessor)
+        # From here on no random number is taken from the student, so that it starts as alone.
+        with torch.random.fork_rng(devices=[]):
+            with DefaultScope.overwrite_default_scope('mmdet'):
+                teacher, meta = build_teacher(teacher, teacher_ckpt)
+            with DefaultScope.overwrite_default_scope('mmrazor'):  # its recorders and losses
+                super().__init__(
+                    architecture=architecture,
+                    teacher=teacher,
+                    distiller=distiller,
+                    data_preprocessor=data_preprocessor,
+                    init_cfg=init_cfg,
+                )
+            self.teacher_meta = meta
+            self.student_adapter = build_adapter(self.student, 'student')
+            self.teacher_adapter = build_adapter(self.teacher, 'teacher')
+            self.teacher_pass = TeacherPass(self.teacher_adapter, **(teacher_pass or {}))
+            check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
+            with DefaultScope.overwrite_default_scope('mmdet'):  # a user's own injection rule
+                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
+        self.teacher.eval()
+        if not COMPILED:
+            print_log('matching: SciPy; with Numba (pip install numba) it is faster', 'current')
+        if isinstance(class_map, str) and class_map != 'auto':
+            raise ValueError(
+                "class_map must be 'auto', {student name: teacher name} or a list of labels, got "
+                f'{class_map!r}'
+            )
+        self.class_map_config = class_map
+        self.class_map: Optional[ClassMap] = None
+        if class_map is not None and not isinstance(class_map, (str, dict)):
+            self.set_class_map(class_map)
+
+    def set_class_map(self, label_map: Sequence[int]) -> None:
+        """Give the teacher's label, or -1, of each student class; see `make_class_map`."""
+        sizes = self.student_adapter.num_classes, self.teacher_adapter.num_classes
+        self.class_map = make_class_map(label_map, *sizes)
+
+    def loss(self, batch_inputs: Tensor, data_samples: List[Any]) -> Dict[str, Tensor]:
+        """The student's own losses, under their own names, and the distillation losses.
+
+        Args:
+            batch_inputs: (B, 3, H, W) preprocessed and padded.
+            data_samples: B `DetDataSample`s with ground truth.
+        """
+        distilling = self.distiller.active and not self.distillation_stopped
+        if distilling and self.class_map_config is not None and self.class_map is None:
+            raise RuntimeError(
+                'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
+                'or give class_map as a list of labels'
+            )
+        if distilling:
+            self.distiller.set_deliveries_override(False)
+            with self.distiller.teacher_recorders, self.distiller.deliveries:
+                teacher_forward = self.teacher_pass(batch_inputs, data_samples)
+        self.distiller.set_deliveries_override(True)
+        with self.distiller.student_recorders, self.distiller.deliveries:
+            student_forward = self.student_adapter.forward_pass(batch_inputs, data_samples)
+            losses = self.student_adapter.task_loss(student_forward, data_samples)
+        pair = None
+        if distilling:
+            pair = DistillPair(
+                self.student_adapter,
+                self.teacher_adapter,
+                student_forward,
+                teacher_forward,
+                data_samples,
+                self.class_map,
+            )
+        losses.update(self.distiller.compute_distill_losses(pair))
+        return losses
+
+    def train(self, mode: bool = True) -> 'DETRDistill':
+        """Student and distiller change mode; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == 'teacher':  # not a submodule
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'DETRDistill':
+        super()._apply(*args, **kwargs)
+        self.teacher._apply(*args, **kwargs)
+        return self
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> 'DETRDistill':
+        """Copies (EMA) share the frozen teacher."""
+        copied = type(self).__new__(type(self))
+        memo.update({id(self): copied, id(self.teacher): self.teacher})
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied

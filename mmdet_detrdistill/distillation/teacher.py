@@ -1,0 +1,128 @@
+"""The teacher: built, loaded and checked before anything is trained, then run on each batch."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from ..checkpoints.read import load_strictly
+from ..config.read import detector_config
+from ..detectors import DetectorAdapter, ForwardPass
+
+
+def build_teacher(
+    teacher: Union[str, Dict[str, Any], BaseModel], checkpoint: Optional[str]
+) -> Tuple[BaseModel, Dict[str, Any]]:
+    """The teacher with its weights, and the checkpoint's `meta` ({} for a built teacher).
+
+    Raises:
+        ValueError: a config without a checkpoint, since a random teacher teaches nothing.
+        CheckpointError: the checkpoint does not fit.
+    """
+    if not isinstance(teacher, BaseModel):
+        if checkpoint is None:
+            raise ValueError(
+                'teacher_ckpt is missing: a teacher built from a config has random weights. '
+                'Give a checkpoint, for example --cfg-options model.teacher_ckpt=FILE'
+            )
+        teacher = MODELS.build(detector_config(teacher))
+    meta = {} if checkpoint is None else load_strictly(teacher, checkpoint, what='teacher')
+    return teacher, meta
+
+
+class TeacherPass:
+    """The teacher's pass over a batch: no graph, and only what a loss may read is kept.
+
+    `no_grad` and not `inference_mode`: the losses multiply teacher and student, and autograd
+    refuses to save inference tensors for the student's backward pass.
+
+    Args:
+        adapter: the teacher's.
+        autocast: dtype of the teacher's arithmetic, 'bfloat16' or 'float16'; None = as the
+            training is. Its predictions are float32 again.
+        channels_last: memory format of backbone and images.
+        compile: options of `torch.compile` for the backbone, `dict()` for the defaults; PyTorch
+            2.2 or later.
+
+    Raises:
+        ValueError: another dtype, or `compile` with an older PyTorch.
+    """
+
+    def __init__(
+        self,
+        adapter: DetectorAdapter,
+        autocast: Optional[str] = None,
+        channels_last: bool = False,
+        compile: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        if autocast not in (None, 'bfloat16', 'float16'):
+            raise ValueError(
+                f"teacher_pass.autocast must be None, 'bfloat16' or 'float16', got {autocast!r}"
+            )
+        self.adapter = adapter
+        self.dtype = None if autocast is None else getattr(torch, autocast)
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        backbone = adapter.detector.backbone
+        if channels_last:
+            backbone.to(memory_format=torch.channels_last)
+        if compile is not None:
+            if not hasattr(backbone, 'compile'):
+                raise ValueError(
+                    f'teacher_pass.compile needs PyTorch 2.2 or later; this is {torch.__version__}'
+                )
+            backbone.compile(**compile)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, samples: List[Any]) -> ForwardPass:
+        """Walk over images (B, 3, H, W), without what only the teacher's own loss would need."""
+        with ExitStack() as stack:
+            if self.dtype is not None:
+                stack.enter_context(torch.autocast(images.device.type, self.dtype))
+            forward = self.adapter.forward_pass(
+                images.to(memory_format=self.memory_format), samples
+            )
+        return ForwardPass(
+            replace(forward.state, head_inputs={}),
+            replace(forward.outputs, decoder_outputs={}, head_outputs=()),
+        )
+
+
+def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_classes: bool) -> None:
+    """Refuse a teacher whose outputs do not mean the same as the student's.
+
+    Args:
+        student: adapter of the student; likewise `teacher`.
+        same_classes: there is no class map, so that the numbers of classes must agree.
+
+    Raises:
+        ValueError: another number of classes or another image normalisation.
+    """
+    if same_classes and student.num_classes != teacher.num_classes:
+        raise ValueError(
+            f'the student has {student.num_classes} classes, the teacher {teacher.num_classes}: '
+            "their class scores cannot be compared. Set bbox_head.num_classes, or class_map='auto' "
+            'to pair the classes by name.'
+        )
+    own, other = (_preprocessing(adapter) for adapter in (student, teacher))
+    for name, value in own.items():
+        if value != other[name]:
+            raise ValueError(
+                f'student and teacher preprocess images differently: {name} is {value} and '
+                f'{other[name]}. Both see the same batch, so that the teacher must have been '
+                'trained alike.'
+            )
+
+
+def _preprocessing(adapter: DetectorAdapter) -> Dict[str, Any]:
+    """What a detector's preprocessor does to the pixels: mean, std, order of channels."""
+    preprocessor = adapter.detector.data_preprocessor
+    values = {name: getattr(preprocessor, name, None) for name in ('mean', 'std')}
+    listed = {
+        name: value.flatten().tolist() if isinstance(value, torch.Tensor) else value
+        for name, value in values.items()
+    }
+    return {**listed, 'bgr_to_rgb': getattr(preprocessor, '_channel_conversion', None)}

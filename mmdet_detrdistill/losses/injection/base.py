@@ -1,0 +1,66 @@
+"""What an injection rule is, and the choice of one."""
+
+from typing import Any, Dict, List, Tuple
+
+from mmdet.registry import TASK_UTILS
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ...detectors import DetectorAdapter
+from ...detectors.pair import DistillPair
+
+RULES: List[str] = ['TeacherQueryInjection', 'TeacherBoxInjection']
+
+
+class InjectionRule(nn.Module):
+    """Makes the student's decoder queries of what the teacher did; a registered `TASK_UTILS`.
+
+    A module, so that a learned projection is trained and stored with the distillation losses.
+    """
+
+    #: why the rules that `type='auto'` asked before refused, each 'Name: reason'
+    passed_over: Tuple[str, ...] = ()
+
+    def refusal(self, student: DetectorAdapter, teacher: DetectorAdapter) -> str:
+        """Why the rule cannot serve this pair; '' when it can."""
+        return ''
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        """Make what depends on both detectors; called once, before the optimizer is built."""
+
+    def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
+        """Entries of the student's decoder inputs to replace, each (B, N, .)."""
+        raise TypeError(f'{type(self).__name__} defines no forward')
+
+
+def build_injection(
+    config: Dict[str, Any], student: DetectorAdapter, teacher: DetectorAdapter
+) -> InjectionRule:
+    """The rule that a config names; `type='auto'` takes the first that serves the pair.
+
+    Raises:
+        ValueError: the rule, or with 'auto' every rule, refuses; gives each reason.
+    """
+    config = dict(config)
+    candidates = RULES if config['type'] == 'auto' else [config['type']]
+    refusals = []
+    for name in candidates:
+        options = config if config['type'] != 'auto' else {**config, 'type': name}
+        if config['type'] == 'auto' and name != 'TeacherQueryInjection':
+            options.pop('references', None)
+        rule = TASK_UTILS.build(options)
+        reason = rule.refusal(student, teacher)
+        if not reason:
+            if config['type'] == 'auto':
+                why = f' ({"; ".join(refusals)})' if refusals else ''
+                print_log(f'injection: {name}{why}', logger='current')
+            rule.passed_over = tuple(refusals)
+            rule.prepare(student, teacher)
+            return rule
+        refusals.append(f'{name}: {reason}')
+    raise ValueError(
+        f"a {type(teacher.detector).__name__} teacher's queries cannot enter this "
+        f'{type(student.detector).__name__} student. ' + '; '.join(refusals) + '. Set the loss to '
+        'None, or use a teacher of the same family or a student with anchors (DAB, two-stage '
+        'Deformable, DINO, DDQ).'
+    )

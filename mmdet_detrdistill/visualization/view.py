@@ -1,0 +1,234 @@
+"""The numbers behind the images of one image, computed as the losses compute them."""
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..detectors import DecoderOutputs
+from ..detectors.pair import DistillPair
+from ..functional.boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou
+from ..functional.classes import foreground_probs, soft_targets
+from ..functional.feature_kd import target_masks
+from ..functional.matching import match, matching_cost
+from ..losses.feature_kd import FeatureKDLoss
+from ..losses.logits_kd import LogitsKDLoss
+
+SURE = 0.3  # score from which on a prediction is drawn
+
+
+@dataclass
+class Predictions:
+    """Best class of every query in the last decoder stage.
+
+    Attributes:
+        boxes: (N, 4) x1y1x2y2 in [0, 1] of the image.
+        labels: (N,) int64.
+        scores: (N,) in [0, 1].
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+
+    def sure(self) -> 'Predictions':
+        """Those with a score of at least `SURE`."""
+        kept = self.scores >= SURE
+        return Predictions(self.boxes[kept], self.labels[kept], self.scores[kept])
+
+
+@dataclass
+class PairView:
+    """One image as teacher and student see it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        masks: by form, 'paper' and 'released', per teacher stage and level (h, w), cut to the image
+            (padding off).
+        strides: of the levels, in pixels.
+        student: its predictions; likewise `teacher`.
+        objects: ground truth with scores 1; empty when there is none.
+        matches: teacher query, student query and cost of each drawn pair, last stages.
+        references: (N_t, 2) x and y in [0, 1] of the injected queries' reference points; None where
+            the student's queries have none (DETR).
+        assigned: (N_t,) bool, the teacher queries that its own assignment gave an object; without
+            ground truth those whose prediction is sure.
+    """
+
+    image: np.ndarray
+    masks: Dict[str, List[List[Tensor]]]
+    strides: List[int]
+    student: Predictions
+    teacher: Predictions
+    objects: Predictions
+    matches: List[Tuple[int, int, float]]
+    references: Optional[Tensor]
+    assigned: Tensor
+
+
+@torch.no_grad()
+def view_pair(model: Any, data: Dict[str, Any]) -> PairView:
+    """Both detectors' passes over one image, in eval mode; modes and random numbers stay.
+
+    Args:
+        model: a `DETRDistill`.
+        data: `inputs`: one image (3, H, W) uint8 as a pipeline leaves it, `data_samples`: its
+            sample, with `gt_instances` in pixels of that image (empty when it has none).
+    """
+    training = model.training
+    model.eval()
+    try:
+        batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+        batch = model.data_preprocessor(batch, training=False)
+        images, samples = batch['inputs'], batch['data_samples']
+        samples[0].gt_instances = samples[0].gt_instances.to(images.device)
+        pair = DistillPair(
+            model.student_adapter,
+            model.teacher_adapter,
+            model.student_adapter.forward_pass(images, samples),
+            model.teacher_adapter.forward_pass(images, samples),
+            samples,
+            model.class_map,
+        )
+        return _view(model, pair, data['inputs'])
+    finally:
+        model.train(training)
+
+
+def _view(model: Any, pair: DistillPair, image: Tensor) -> PairView:
+    sample = pair.samples[0]
+    height, width = sample.metainfo['img_shape'][:2]
+    own, other = pair.student_forward.outputs, pair.teacher_forward.outputs
+    labels, boxes, _ = pair.ground_truth
+    teacher = read_predictions(other, pair.teacher.activation, pair.teacher_classes)
+    assigned = teacher.scores.to(boxes[0].device) >= SURE
+    if len(labels[0]):
+        assigned = pair.teacher_assignment[-1, 0] >= 0
+    padded = sample.metainfo['batch_input_shape']
+    masks, sizes = pair_masks(model, pair)
+    strides = [round(padded[1] / size[1]) for size in sizes]
+    cut = {
+        form: [
+            [
+                level[0, : -(-height // stride), : -(-width // stride)].cpu()
+                for level, stride in zip(stage, strides)
+            ]
+            for stage in stages
+        ]
+        for form, stages in masks.items()
+    }
+    return PairView(
+        image=rgb(image[:, :height, :width]),
+        masks=cut,
+        strides=strides,
+        student=read_predictions(own, pair.student.activation),
+        teacher=teacher,
+        objects=Predictions(
+            cxcywh_to_xyxy(boxes[0]).cpu(), labels[0].cpu(), torch.ones(len(labels[0]))
+        ),
+        matches=pair_matches(model, pair, assigned),
+        references=injected_references(model, pair),
+        assigned=assigned.cpu(),
+    )
+
+
+def rgb(image: Tensor) -> np.ndarray:
+    """(3, H, W) in BGR, as MMDetection's pipelines leave it, to (H, W, 3) uint8 RGB."""
+    return image.flip(0).permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+
+
+def read_predictions(
+    outputs: DecoderOutputs, activation: str, classes: Optional[Tensor] = None
+) -> Predictions:
+    """Of the first image; with `classes` (K',) only these, numbered anew."""
+    probs = foreground_probs(outputs.logits[-1, 0], activation)
+    if classes is not None:
+        probs = probs[:, classes]
+    scores, labels = probs.max(-1)
+    if outputs.query_mask is not None:
+        scores = scores * outputs.query_mask[-1, 0]
+    boxes = cxcywh_to_xyxy(outputs.boxes[-1, 0]).clamp(0, 1)
+    return Predictions(boxes.cpu(), labels.cpu(), scores.cpu())
+
+
+def pair_masks(
+    model: Any, pair: DistillPair
+) -> Tuple[Dict[str, List[List[Tensor]]], List[Tuple[int, int]]]:
+    """Per form, teacher stage and shared level the mask (B, h, w), and the levels' sizes.
+
+    The config's own feature loss gives its options to the form of its preset's similarity.
+    """
+    losses = [FeatureKDLoss(preset=preset) for preset in ('paper', 'released')]
+    own = model.distiller.pair_losses.get('loss_feature_kd')
+    found: Dict[str, List[List[Tensor]]] = {}
+    sizes: List[Tuple[int, int]] = []
+    for preset, loss in zip(('paper', 'released'), losses):
+        if own is not None and own.options['mask'] == loss.options['mask']:
+            loss = own
+        stages = []
+        for stage in range(pair.teacher_forward.outputs.logits.shape[0]):
+            inputs = loss.mask_inputs(pair, slice(stage, stage + 1))
+            sizes = [tuple(level.shape[-2:]) for level in inputs['teacher_feats']]
+            stages.append(target_masks(**inputs))
+        found[preset] = stages
+    return found, sizes
+
+
+def pair_matches(model: Any, pair: DistillPair, chosen: Tensor) -> List[Tuple[int, int, float]]:
+    """Hungarian matches of the chosen (N_t,) teacher queries in the last stages, with their cost.
+
+    The cost is that of the config's logits loss (weights of its terms), see `matching_cost`.
+    """
+    loss = model.distiller.pair_losses.get('loss_logits_kd') or LogitsKDLoss()
+    weights = {name: loss.options[name] for name in ('cls_weight', 'bbox_weight', 'giou_weight')}
+    given = pair.predictions(pair.student_forward.outputs)
+    targets = soft_targets(
+        given['teacher_logits'][-1:],
+        given['teacher_activation'],
+        given['student_activation'],
+        given['teacher_classes'],
+    )
+    cost = matching_cost(
+        given['student_logits'][-1:],
+        given['student_boxes'][-1:],
+        targets,
+        clamp_to_image(given['teacher_boxes'][-1:]),
+        activation=given['student_activation'],
+        **weights,
+    )
+    rows = None if given['student_mask'] is None else given['student_mask'][-1:]
+    columns = chosen[None, None]
+    if given['teacher_mask'] is not None:
+        columns = columns & given['teacher_mask'][-1:]
+    matched = match(cost, rows, columns)[0, 0].tolist()
+    return [
+        (teacher, student, float(cost[0, 0, student, teacher]))
+        for teacher, student in enumerate(matched)
+        if student >= 0
+    ]
+
+
+def injected_references(model: Any, pair: DistillPair) -> Optional[Tensor]:
+    """(N_t, 2) where the first stage of the student's decoder starts from the teacher's queries."""
+    losses = [loss for loss in model.distiller.pair_losses.values() if loss.injects]
+    if not losses:
+        return None
+    references = pair.injected_pass(losses[0].injection).decoder_outputs.get('references')
+    if references is None:
+        return None
+    if isinstance(references, (list, tuple)) or references.dim() == 4:
+        references = references[0]
+    count = pair.teacher_forward.outputs.logits.shape[2]
+    return references[0, :count, :2].cpu()
+
+
+def found_objects(predictions: Predictions, objects: Predictions) -> Tensor:
+    """(M,) bool: which objects a sure prediction of their class overlaps with an IoU >= 0.5."""
+    sure = predictions.sure()
+    if not len(sure.boxes) or not len(objects.boxes):
+        return torch.zeros(len(objects.boxes), dtype=torch.bool)
+    iou, _ = iou_and_giou(sure.boxes[:, None], objects.boxes[None])
+    same = sure.labels[:, None] == objects.labels[None]
+    return ((iou >= 0.5) & same).any(0)

@@ -1,0 +1,189 @@
+"""The benchmarks: figures fit together, values are right."""
+
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+
+from tests.functional.cases import Draw
+from tests.stepping import load, shrink
+from tests.tiny_detectors import batch, tiny
+
+ROOT = Path(__file__).parents[2]
+CONFIG = 'configs/deformable_detr/detrdistill_deformable-detr_r50-from-r101_16xb2-50e_coco.py'
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'benchmarks' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+benchmark = tool('benchmark')
+losses = tool('benchmark_losses')
+released = sys.modules['benchmark_released']
+steps = sys.modules['benchmark_steps']
+SMALL = [
+    '--size',
+    '64',
+    '96',
+    '--images',
+    '1',
+    '--repeats',
+    '2',
+    '--warmup',
+    '0',
+    '--device',
+    'cpu',
+]
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('benchmark')
+    shrunk = shrink(load(ROOT / CONFIG), folder)
+    shrunk.dump(folder / 'tiny.py')
+    return folder / 'tiny.py'
+
+
+@pytest.fixture(scope='module')
+def report(config, tmp_path_factory):
+    file = tmp_path_factory.mktemp('report') / 'report.json'
+    found = benchmark.main([str(config), *SMALL, '--reference', '--json', str(file)])
+    assert json.loads(file.read_text()) == json.loads(json.dumps(found))
+    return found
+
+
+def test_ratios_are_those_of_the_medians(report):
+    mid = {name: median(values) for name, values in report['seconds'].items()}
+    part = {name: median(values) for name, values in report['parts'].items()}
+    assert all(len(values) == 2 for values in report['seconds'].values())
+    assert list(mid) == ['student', 'teacher', 'distilled', 'not_injected', 'released']
+    assert set(part) == {
+        'logits_kd', 'feature_kd', 'assign_kd', 'gt_assignment', 'decoder', 'matching',
+    }  # fmt: skip
+    base = mid['student'] + mid['teacher']
+    ratios = report['ratios']
+    assert ratios['c / (a + b)'] == mid['distilled'] / base
+    assert ratios['c without injected pass / (a + b)'] == mid['not_injected'] / base
+    assert ratios['c / (a + b + decoder)'] == mid['distilled'] / (base + part['decoder'])
+    assert ratios['released / c'] == mid['released'] / mid['distilled']
+    assert ratios['matching / a'] == (part['matching'] + part['gt_assignment']) / mid['student']
+
+
+def test_memory_is_that_of_the_weights_and_peaks(report):
+    weights, peaks = report['memory']['weights'], report['memory']['peaks']
+    assert peaks['distilled'] >= peaks['student'] > peaks['teacher'] > 0
+    assert peaks['distilled'] >= peaks['not_injected'] >= peaks['student']
+    both = weights['student'] + weights['teacher']
+    assert report['memory']['ratios'] == {
+        name: (both + peaks[name]) / (both + peaks['student'])
+        for name in ('distilled', 'not_injected')
+    }
+    assert report['setting']['images'] == 1
+
+
+def test_operations_are_counted(report):
+    count = report['operations']
+    base = count['student'] + count['teacher']
+    assert base < count['not_injected'] < count['distilled'] < count['released']
+
+
+@pytest.mark.parametrize('name', ['logits_kd', 'feature_kd', 'assign_kd'])
+def test_a_loss_takes_as_many_operations_for_six_stages_as_for_two(name):
+    """Forward and backward: all stages go through one call, or a GPU would wait for its kernels."""
+    module = importlib.import_module(f'mmdet_detrdistill.functional.{name}')
+    function = getattr(module, name)
+    make = {'logits_kd': 'logits_case', 'feature_kd': 'feature_case', 'assign_kd': 'assign_case'}
+
+    def operations(stages):
+        options = dict(student_stages=stages, teacher_stages=stages)
+        if name == 'feature_kd':
+            options = dict(stages=stages)
+        case = vars(getattr(Draw(), make[name])(**options))
+        with steps.Footprint() as found:
+            value = function(**case)
+            (sum(value.values()) if isinstance(value, dict) else value).backward()
+        return found.operations
+
+    assert operations(6) == operations(2)
+
+
+def test_sweep(config):
+    found = benchmark.main([str(config), *SMALL, '--sweep', 'queries=10,20', 'levels=2'])['sweep']
+    assert [(row['swept'], row['value']) for row in found] == [
+        ('queries', 10), ('queries', 20), ('levels', 2),
+    ]  # fmt: skip
+    assert all(median(row['parts']['matching']) > 0 for row in found)
+    with pytest.raises(SystemExit, match='queries'):
+        benchmark.parse_sweep(['layers=2'])
+
+
+def test_footprint_counts_what_lives_at_the_same_time_and_what_computes():
+    with steps.Footprint() as found:
+        first = torch.ones(100)
+        torch.ones(50)  # gone at once
+        second = first.view(10, 10) + 1
+        first.mul_(2)
+    assert found.peak == 800
+    assert found.operations == 4  # the view computes nothing
+    del second
+    assert found.live == 400
+
+
+def test_reference_makes_the_released_losses():
+    """The slow way and `preset='released'` give the same values."""
+    from mmdet_detrdistill import DETRDistill
+
+    kinds = dict(logits='LogitsKDLoss', feature='FeatureKDLoss', assign='AssignKDLoss')
+    model = DETRDistill(
+        architecture=tiny('deformable', seed=1),
+        teacher=tiny('deformable', seed=2),
+        distiller=dict(
+            type='DETRDistiller',
+            distill_losses={
+                f'loss_{name}_kd': dict(type=kind, preset='released')
+                for name, kind in kinds.items()
+            },
+        ),
+    ).train()
+    for module in model.student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, torch.nn.MultiheadAttention):
+            module.dropout = 0.0
+    images, samples = batch(padded=False)
+    slow = released.released_losses(model, images, samples)
+    fast = model.loss(images, samples)
+    for name in kinds:
+        terms = [v for key, v in fast.items() if key.startswith(f'loss_{name}_kd')]
+        torch.testing.assert_close(sum(terms), slow[f'loss_{name}_kd'], rtol=1e-4, atol=1e-5)
+
+
+def test_feature_forms_have_the_values_of_the_masks(monkeypatch):
+    """Beside inputs and gradients there are only small pieces, however large the maps are."""
+    monkeypatch.setattr('mmdet_detrdistill.functional.weighted_error.PIECE', 2**14)
+    rows = losses.main(
+        ['feature', '--queries', '60', '--size', '200', '300', '--images', '1', '--repeats', '1']
+    )
+    assert [row['form'] for row in rows] == ['paper', 'paper, no objects', 'released']
+    for row in rows:
+        assert row['relative_difference'] < 1e-5
+        assert row['ours']['mib'] < 1 < row['masks']['mib']
+        assert row['ratios'][1] == row['masks']['mib'] / row['ours']['mib']
+
+
+def test_every_way_of_matching_finds_the_same_cost(tmp_path):
+    np.save(tmp_path / 'costs.npy', np.random.default_rng(0).random((2, 2, 30, 30), np.float32))
+    rows = losses.main(['match', str(tmp_path / 'costs.npy'), '--repeats', '1'])
+    assert len(rows) == 7
+    assert all(row['relative_difference'] < 1e-6 for row in rows)
+    assert rows[0]['ratio'] == 1

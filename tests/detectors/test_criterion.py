@@ -1,0 +1,30 @@
+"""The criterion of an adapter is the head's own three losses, query by query."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from mmdet_detrdistill.detectors import DetectorAdapter
+from tests.functional.cases import Draw
+from tests.functional.test_assign_kd import corners, mmdet_head
+
+
+@pytest.mark.parametrize('kind', ['softmax', 'focal', 'quality_focal'])
+def test_criterion_adds_up_to_the_heads_losses(kind):
+    draw, head = Draw(), mmdet_head(kind)
+    criterion = DetectorAdapter.criterion(SimpleNamespace(head=head))
+    logits, labels = draw.normal(9, 3 + (kind == 'softmax')), draw.integers(4, 9)
+    boxes, target_boxes, iou = draw.boxes(9), draw.boxes(9), draw.uniform(9) * (labels < 3)
+    target = (labels, iou) if kind == 'quality_focal' else labels
+    weights = torch.ones(9, 4, dtype=boxes.dtype)
+    box_pair, corner_pair = (boxes, target_boxes), (corners(boxes), corners(target_boxes))
+    for found, expected in (
+        (criterion.cls(logits, labels, iou), head.loss_cls(logits, target, avg_factor=7.0)),
+        (criterion.bbox(*box_pair), head.loss_bbox(*box_pair, weights, avg_factor=7.0)),
+        (criterion.iou(*corner_pair), head.loss_iou(*corner_pair, weights, avg_factor=7.0)),
+    ):
+        assert found.shape == (9,)
+        assert_close(found.sum() / 7, expected)
+    assert criterion.background_weight == head.bg_cls_weight

@@ -1,0 +1,51 @@
+"""The adapter's walk is the detector's own forward pass, bit for bit."""
+
+import copy
+
+import pytest
+import torch
+
+from mmdet_detrdistill.detectors import build_adapter
+from tests.tiny_detectors import VARIANTS, batch, tiny
+
+BATCHES = {
+    'padded': dict(padded=True),
+    'unpadded': dict(padded=False),
+    'one_empty': dict(padded=True, empty='one'),
+    'all_empty': dict(padded=True, empty='all'),
+}
+
+
+@pytest.fixture(scope='module', params=VARIANTS)
+def detector(request):
+    return tiny(request.param)
+
+
+@pytest.mark.parametrize('kind', BATCHES)
+def test_forward_pass_equals_loss(detector, kind):
+    """Same loss names and values, same gradients, with dropout and denoising under one seed."""
+    images, samples = batch(**BATCHES[kind])
+    own, walked = copy.deepcopy(detector).train(), copy.deepcopy(detector).train()
+    torch.manual_seed(1)
+    expected = own.loss(images, copy.deepcopy(samples))
+    torch.manual_seed(1)
+    adapter = build_adapter(walked)
+    losses = adapter.task_loss(adapter.forward_pass(images, samples), samples)
+
+    assert list(losses) == list(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            losses[name], value, rtol=0, atol=0, msg=lambda m, n=name: f'{n}: {m}'
+        )
+    total_of(own, expected).backward()
+    total_of(walked, losses).backward()
+    theirs = dict(own.named_parameters())
+    for name, parameter in walked.named_parameters():
+        grad = theirs[name].grad
+        assert (parameter.grad is None) == (grad is None), name
+        if grad is not None:
+            torch.testing.assert_close(parameter.grad, grad, rtol=0, atol=0, msg=name)
+
+
+def total_of(model, losses):
+    return model.parse_losses(losses)[0]
