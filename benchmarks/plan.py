@@ -17,13 +17,14 @@ class Cell(NamedTuple):
         configs: beginning of its config files, to which `_teacher.py` and the like are added.
         shapes: arguments of `tools/make_shapes.py`; empty: the data set must be given.
         source: attribution that the data's licence asks for.
-        version: raise it when a change of code or config alters values: earlier lines count no more.
+        version: raise it when a change alters values; lines of an earlier version do not count.
+        teacher_seed: seed of the teacher.
     """
 
     title: str
     data: str
     configs: str
-    shapes: Dict[str, int] = {}
+    shapes: Sequence[Tuple[str, int]] = ()
     source: str = ''
     version: int = 1
     teacher_seed: int = 0
@@ -73,7 +74,7 @@ CELLS: Dict[str, Cell] = {
         title='Deformable DETR (refine), wider backbone teaches',
         data='shapes-96',
         configs='shapes/deformable-detr',
-        shapes={'--train': 800, '--val': 400, '--size': 96, '--max-objects': 4},
+        shapes=(('--train', 800), ('--val', 400), ('--size', 96), ('--max-objects', 4)),
     ),
 }
 

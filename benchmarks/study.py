@@ -66,6 +66,7 @@ class Job(NamedTuple):
 
 # ---- lines
 
+
 def read_lines(path: str) -> List[Line]:
     """All lines of the results; [] when there is no such file."""
     if not os.path.isfile(path):
@@ -92,6 +93,7 @@ def append(path: str, line: Line) -> None:
 
 
 # ---- one training
+
 
 @contextmanager
 def locked(folder: str) -> Iterator[bool]:
@@ -218,6 +220,7 @@ def environment() -> Dict[str, Any]:
 
 # ---- the study
 
+
 class Study:
     """Data, teachers and jobs of one call."""
 
@@ -232,7 +235,7 @@ class Study:
             return self.data[cell.data]
         root = os.path.join('data', cell.data)
         if cell.shapes:
-            arguments = [str(word) for item in cell.shapes.items() for word in item]
+            arguments = [str(word) for item in cell.shapes for word in item]
             command = [sys.executable, 'tools/make_shapes.py', root, *arguments]
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         return root
@@ -263,8 +266,8 @@ class Study:
         say(f'  teacher trained again: mAP {new}, recorded {old}')
         if abs(old - new) > TOLERANCE:
             raise StudyError(
-                f'the teacher of {line["cell"]} has mAP {new}, the recorded one {old}: rows that it '
-                'teaches are not comparable; raise the version of the cell in plan.py'
+                f'the teacher of {line["cell"]} has mAP {new}, the recorded one {old}: rows that '
+                'it teaches are not comparable; raise the version of the cell in plan.py'
             )
 
     def run(self, job: Job, options: Sequence[str], **more: Any) -> Line:
@@ -349,11 +352,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument('--cells', nargs='+', choices=list(CELLS), help='default: all')
     parser.add_argument('--rows', nargs='+', choices=list(ROWS), help='default: all')
     parser.add_argument('--seeds', nargs='+', type=int, help='default: those of the plan')
-    parser.add_argument('--minutes', type=float, help='stop after so many; default: when all is done')
+    parser.add_argument('--minutes', type=float, help='stop after so many')
     parser.add_argument(
         '--data', nargs='+', default=[], metavar='SET=FOLDER', help='default: data/SET'
     )
-    parser.add_argument('--results', default=RESULTS, help='default: benchmarks/results/study.jsonl')
+    parser.add_argument('--results', default=RESULTS, help='default: results/study.jsonl')
     arguments = parser.parse_args(argv)
     if arguments.list:
         say(overview(arguments.results))

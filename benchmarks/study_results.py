@@ -24,6 +24,7 @@ Lines = Dict[Job, Line]
 
 # ---- numbers
 
+
 def by_seed(lines: Lines, cell: str, row: str) -> Dict[int, Line]:
     """The lines of a row, by seed."""
     return {
@@ -74,6 +75,7 @@ def seeds_text(values: Dict[int, float], sign: str = '') -> str:
 
 
 # ---- tables
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ['---'] * len(head), *rows]
@@ -174,7 +176,9 @@ def blocks(lines: Lines) -> Dict[str, str]:
     for name, cell in CELLS.items():
         parts = [f'{cell.title}.', rows_of(lines, name)]
         if figure(lines, name):
-            parts.append(f'![mAP over epochs, student alone and distilled](figures/results-{name}.svg)')
+            parts.append(
+                f'![mAP over epochs, student alone and distilled](figures/results-{name}.svg)'
+            )
         if cell.source:
             parts.append(cell.source)
         found[f'cell {name}'] = '\n\n'.join(parts)
@@ -240,7 +244,9 @@ def figure(lines: Lines, cell: str) -> str:
         drawn.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         drawn.append(f'<text class="end" x="{left - 8}" y="{y + 4:.1f}">{value}</text>')
     for epoch, _ in curves['alone'][0]:
-        drawn.append(f'<text class="mid" x="{place(epoch, 0)[0]:.1f}" y="{lower + 18}">{epoch}</text>')
+        drawn.append(
+            f'<text class="mid" x="{place(epoch, 0)[0]:.1f}" y="{lower + 18}">{epoch}</text>'
+        )
     drawn.append(line('teacher', [(0, teacher), (last, teacher)]))
     labels = {'teacher': (teacher, f'teacher {teacher:.1f}')}
     for kind, found in curves.items():
@@ -295,7 +301,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--check', action='store_true', help='write nothing; 1 when out of date')
-    parser.add_argument('--results', default=RESULTS, help='default: benchmarks/results/study.jsonl')
+    parser.add_argument(
+        '--results', default=RESULTS, help='default: benchmarks/results/study.jsonl'
+    )
     arguments = parser.parse_args(argv)
     old = stale(arguments.results)
     if arguments.check:

@@ -1,5 +1,5 @@
-# Data and schedule of the Deformable DETR pair on the shapes set: cheap enough for one core to train
-# every row of the study with three seeds, long enough for the student alone to converge.
+# Data and schedule of the Deformable DETR pair on the shapes set: cheap enough for one core to
+# train every row of the study with three seeds, long enough for the student alone to converge.
 _base_ = '../../../configs/_base_/deformable-detr_small_shapes.py'
 
 max_epochs = 24

@@ -1,0 +1,152 @@
+"""The study: its lines, what is left to train, tables and figures made from lines."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+
+import plan  # noqa: E402
+import study  # noqa: E402
+import study_results  # noqa: E402
+from study import Job  # noqa: E402
+
+CELL = 'shapes-deformable'
+
+
+def line(row='alone', seed=0, curve=((3, 10.0), (18, 30.0), (24, 30.6)), **more):
+    content = {
+        'cell': CELL,
+        'row': row,
+        'seed': seed,
+        'version': plan.CELLS[CELL].version,
+        'commit': 'abc1234',
+        'date': '2026-01-02 03:04 UTC',
+        'versions': {'torch': '2', 'mmdet': '3', 'mmcv': '2'},
+        'processor': 'one',
+        'cpu_minutes': 5.0,
+        'curve': [list(point) for point in curve],
+        'final': {'mAP': curve[-1][1]},
+    }
+    return {**content, **more}
+
+
+def lines_of(*entries):
+    return {Job(entry['cell'], entry['row'], entry['seed']): entry for entry in entries}
+
+
+def full(gain=2.0):
+    """A teacher, and three seeds of alone and all."""
+    entries = [line('teacher', curve=((24, 40.0),))]
+    for seed in (0, 1, 2):
+        curve = [(3, 10.0), (18, 30.0 + seed), (24, 30.6 + seed)]
+        entries.append(line('alone', seed, curve))
+        entries.append(line('all', seed, [(epoch, value + gain) for epoch, value in curve]))
+    return lines_of(*entries)
+
+
+def test_docs_say_what_the_lines_say():
+    assert study_results.stale(study.RESULTS) == []
+
+
+def test_lines_of_the_repository_are_complete():
+    for job, entry in study.valid_lines(study.RESULTS).items():
+        cell = plan.CELLS[job.cell]
+        assert entry['config'] == cell.config(job.row) and (ROOT / entry['config']).is_file()
+        assert entry['overrides'] == cell.overrides(job.row)
+        assert entry['command'].startswith('python tools/train.py benchmarks/configs/')
+        assert entry['curve'][-1][1] == entry['final']['mAP']
+        assert 'changes' not in entry['commit'] and entry['cpu_minutes'] > 0
+        assert job.row in ('teacher', 'alone') or entry['teacher']['mAP'] > 0
+    text = Path(study.RESULTS).read_text() if os.path.isfile(study.RESULTS) else ''
+    assert (
+        str(ROOT) not in text and '/home' not in text and '/work' not in text.replace('work_d', '')
+    )
+
+
+def test_every_job_has_a_config_and_comes_once():
+    jobs = list(plan.jobs())
+    assert len(jobs) == len(set(jobs))
+    for cell, row, _ in jobs:
+        assert (ROOT / plan.CELLS[cell].config(row)).is_file()
+    first = [jobs.index((cell, 'teacher', plan.CELLS[cell].teacher_seed)) for cell in plan.CELLS]
+    for cell, position in zip(plan.CELLS, first):
+        assert position == min(n for n, job in enumerate(jobs) if job[0] == cell)
+
+
+def test_newest_line_of_the_cell_s_version_counts(tmp_path):
+    path = tmp_path / 'lines.jsonl'
+    for entry in (line(version=0), line(cpu_minutes=1.0), line(cpu_minutes=2.0), line(seed=1)):
+        study.append(str(path), entry)
+    found = study.valid_lines(str(path))
+    assert list(found) == [Job(CELL, 'alone', 0), Job(CELL, 'alone', 1)]
+    assert found[Job(CELL, 'alone', 0)]['cpu_minutes'] == 2.0
+
+
+def test_gains_by_hand():
+    found = full(gain=2.0)
+    found[Job(CELL, 'all', 2)]['final']['mAP'] += 1
+    assert study_results.gains(found, CELL, 'all') == {0: 2.0, 1: 2.0, 2: 3.0}
+    assert '+2.3 ± 0.6' in study_results.summary(found)
+    assert study_results.last_quarter(found[Job(CELL, 'alone', 0)]) == 0.6
+
+
+def test_one_seed_is_no_result():
+    found = full()
+    for row in ('alone', 'all'):
+        del found[Job(CELL, row, 2)]
+    assert '±' not in study_results.summary(found) + study_results.rows_of(found, CELL)
+    assert '+2.0, +2.0, -' in study_results.rows_of(found, CELL)
+    assert study_results.figure(found, CELL) == ''
+
+
+def test_time_to_accuracy_is_interpolated():
+    curve = [(3, 10.0), (6, 20.0), (24, 35.0)]
+    assert study_results.epochs_to(curve, 15.0) == 4.5
+    assert study_results.epochs_to(curve, 10.0) == 3
+    assert study_results.epochs_to(curve, 40.0) is None
+
+
+def test_figure_is_xml_with_every_seed():
+    from xml.etree import ElementTree
+
+    drawing = study_results.figure(full(), CELL)
+    classes = [
+        node.get('class') for node in ElementTree.fromstring(drawing).iter() if node.get('d')
+    ]
+    assert classes.count('alone seed') == classes.count('distilled seed') == 3
+    assert {'teacher', 'alone', 'distilled'} <= set(classes)
+
+
+def test_page_without_a_marker_is_refused():
+    with pytest.raises(ValueError, match='gains'):
+        study_results.fill('<!-- provenance --><!-- end of provenance -->', {'gains': ''})
+
+
+def test_curve_of_a_resumed_training_is_joined(tmp_path):
+    def entry(epoch, value):
+        scores = {key: value / 100 for key in study.METRICS.values()}
+        return json.dumps({**scores, 'step': epoch}) + '\n'
+
+    for start, epochs in (('1', (3, 6)), ('2', (6, 9))):
+        folder = tmp_path / start / 'vis_data'
+        folder.mkdir(parents=True)
+        text = ''.join(entry(epoch, epoch + int(start)) for epoch in epochs)
+        (folder / 'scalars.json').write_text('{"loss": 1, "step": 1}\n' + text)
+    curve = study.read_curve(str(tmp_path))
+    assert [(point['epoch'], point['mAP']) for point in curve] == [(3, 4.0), (6, 8.0), (9, 11.0)]
+
+
+def test_teacher_that_differs_from_the_recorded_one_is_refused():
+    study.Study.compare(line(curve=((24, 40.0),)), line(curve=((24, 40.9),)))
+    with pytest.raises(study.StudyError, match='version of the cell'):
+        study.Study.compare(line(curve=((24, 40.0),)), line(curve=((24, 42.0),)))
+
+
+def test_folder_is_for_one_process(tmp_path):
+    with study.locked(str(tmp_path)) as first, study.locked(str(tmp_path)) as second:
+        assert first and not second
