@@ -53,7 +53,7 @@ def mean_text(values: Iterable[float], sign: str = '') -> str:
 
 def last_quarter(line: Line) -> Optional[float]:
     """mAP gained in the last quarter of a training; None when no evaluation fell on its begin."""
-    curve = dict((epoch, value) for epoch, value in line['curve'])
+    curve = dict(line['curve'])
     end = max(curve)
     begin = 3 * end / 4
     return round(curve[end] - curve[begin], 1) if begin in curve else None
@@ -85,7 +85,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def summary(lines: Lines) -> str:
     """One row per cell: what the recommended recipe gains."""
     rows = []
-    for name, cell in CELLS.items():
+    for name in CELLS:
         teacher = by_seed(lines, name, 'teacher')
         alone = by_seed(lines, name, 'alone')
         found = by_seed(lines, name, RECOMMENDED)
@@ -194,20 +194,22 @@ def fill(page: str, parts: Dict[str, str]) -> str:
     for name, text in parts.items():
         begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
         pattern = re.compile(f'{re.escape(begin)}.*?{re.escape(end)}', re.DOTALL)
-        if not pattern.search(page):
-            raise ValueError(f'docs/results.md has no {begin} ... {end}')
-        page = pattern.sub(lambda _, text=text: f'{begin}\n{text}\n{end}', page)
+        if len(pattern.findall(page)) != 1:
+            raise ValueError(f'docs/results.md must have one {begin} ... {end}')
+        first, *rest = pattern.split(page)
+        page = f'{first}{begin}\n{text}\n{end}{rest[0]}'
     return page
 
 
 # ---- figure
 
 STYLE = """
-  text { font-family: "Helvetica Neue", Helvetica, Arial, "DejaVu Sans", sans-serif; font-size: 13px; fill: #1c1e21 }
+  text { font: 13px "Helvetica Neue", Helvetica, Arial, "DejaVu Sans", sans-serif; fill: #1c1e21 }
   .end { text-anchor: end } .mid { text-anchor: middle }
   .grid { stroke: #d0d4da; stroke-width: 1 }
   path { fill: none; stroke-width: 2.4 } .seed { stroke-width: 1; opacity: 0.45 }
-  .alone { stroke: #868b94 } .distilled { stroke: #d55e00 } .teacher { stroke: #0072b2; stroke-dasharray: 6 4 }
+  .alone { stroke: #868b94 } .distilled { stroke: #d55e00 }
+  .teacher { stroke: #0072b2; stroke-dasharray: 6 4 }
   .alone-t { fill: #5f6570 } .distilled-t { fill: #b54f00 } .teacher-t { fill: #0072b2 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e8eaed } .grid { stroke: #3b404b }

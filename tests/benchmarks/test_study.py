@@ -129,7 +129,7 @@ def test_page_without_a_marker_is_refused():
 
 def test_curve_of_a_resumed_training_is_joined(tmp_path):
     def entry(epoch, value):
-        scores = {key: value / 100 for key in study.METRICS.values()}
+        scores = dict.fromkeys(study.METRICS.values(), value / 100)
         return json.dumps({**scores, 'step': epoch}) + '\n'
 
     for start, epochs in (('1', (3, 6)), ('2', (6, 9))):
