@@ -24,12 +24,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from plan import CELLS, ROWS, Cell, jobs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RESULTS = os.path.join(ROOT, 'benchmarks', 'results', 'study.jsonl')
+WORK_DIR = os.path.join(ROOT, 'work_dirs', 'study')
 METRICS = {
     'mAP': 'coco/bbox_mAP',
     'AP50': 'coco/bbox_mAP_50',
@@ -59,9 +60,9 @@ class Job(NamedTuple):
 
     @property
     def folder(self) -> str:
+        """Its work directory, in that of the study."""
         row = ''.join(c if c.isalnum() else '-' for c in self.row)
-        name = f'{row}-seed{self.seed}-v{CELLS[self.cell].version}'
-        return os.path.join('work_dirs', 'study', self.cell, name)
+        return os.path.join(self.cell, f'{row}-seed{self.seed}-v{CELLS[self.cell].version}')
 
 
 # ---- lines
@@ -109,28 +110,33 @@ def locked(folder: str) -> Iterator[bool]:
 
 
 def train(
-    config: str, options: Sequence[str], folder: str, log: str, deadline: float
-) -> Dict[str, Any]:
-    """Run `tools/train.py` in a process of one thread; returns the command and its minutes.
+    config: str, options: Sequence[str], folder: str, deadline: float = float('inf')
+) -> List[Line]:
+    """Run `tools/train.py` in a process of one thread, resuming what is in the folder.
+
+    Returns:
+        Commit and minutes of each attempt, the earlier ones included.
 
     Raises:
         StudyError: it failed.
         OutOfTime: the deadline came first.
     """
-    command = ['tools/train.py', config, '--work-dir', folder]
-    resumed = os.path.isfile(os.path.join(ROOT, folder, 'last_checkpoint'))
-    arguments = [*command, *(['--resume'] if resumed else []), '--cfg-options', *options]
+    command = [sys.executable, 'tools/train.py', config, '--work-dir', folder]
+    if os.path.isfile(os.path.join(folder, 'last_checkpoint')):
+        command.append('--resume')
     path = [os.path.join(ROOT, 'benchmarks'), ROOT, os.environ.get('PYTHONPATH', '')]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path), OMP_WAIT_POLICY='PASSIVE')
+    variables = dict(os.environ, PYTHONPATH=os.pathsep.join(path), OMP_WAIT_POLICY='PASSIVE')
     for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
-        environment[name] = '1'
+        variables[name] = '1'
+    log = os.path.join(folder, 'output.log')
+    attempt: Line = {'commit': commit()}
     began = time.monotonic()
     with open(log, 'ab') as file:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*command, '--cfg-options', *options],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=variables,
             cwd=ROOT,
         )
     pid = 0
@@ -138,29 +144,21 @@ def train(
         while not pid and time.time() < deadline:
             time.sleep(1)
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-    finally:  # also when interrupted: the next attempt adds its minutes
+    finally:  # also when interrupted: the minutes of every attempt count
         if not pid:
             process.terminate()
             _, status, usage = os.wait4(process.pid, 0)
-        minutes = {
-            'cpu': round((usage.ru_utime + usage.ru_stime) / 60, 2),
-            'wall': round((time.monotonic() - began) / 60, 2),
-        }
-        append(os.path.join(ROOT, folder, 'attempts.jsonl'), minutes)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        attempt['cpu_minutes'] = round((usage.ru_utime + usage.ru_stime) / 60, 2)
+        attempt['wall_minutes'] = round((time.monotonic() - began) / 60, 2)
+        append(os.path.join(folder, 'attempts.jsonl'), attempt)
     if not pid:
         raise OutOfTime
-    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         with open(log, errors='replace') as file:
             end = ''.join(file.readlines()[-30:])
         raise StudyError(f'{folder} stopped with code {process.returncode}:\n{end}')
-    attempts = read_lines(os.path.join(ROOT, folder, 'attempts.jsonl'))
-    return {
-        'command': ' '.join(['python', *command, '--cfg-options', *options]),
-        'attempts': len(attempts),
-        'cpu_minutes': round(sum(attempt['cpu'] for attempt in attempts), 2),
-        'wall_minutes': round(sum(attempt['wall'] for attempt in attempts), 2),
-    }
+    return read_lines(os.path.join(folder, 'attempts.jsonl'))
 
 
 def read_curve(folder: str) -> List[Dict[str, float]]:
@@ -175,13 +173,23 @@ def read_curve(folder: str) -> List[Dict[str, float]]:
     return [curve[epoch] for epoch in sorted(curve)]
 
 
-def checkpoint(folder: str) -> Optional[str]:
-    """The checkpoint after the last epoch; None when the training did not finish."""
-    if not os.path.isfile(os.path.join(folder, 'finished')):
+def finished(folder: str) -> Optional[Line]:
+    """The line of the training in a folder; None when it did not finish or was removed."""
+    try:
+        with open(os.path.join(folder, 'line.json')) as file:
+            line: Line = json.load(file)
+    except FileNotFoundError:
         return None
-    with open(os.path.join(folder, 'last_checkpoint')) as file:
-        path = os.path.join(folder, os.path.basename(file.read().strip()))
-    return path if os.path.isfile(path) else None
+    return line if os.path.isfile(checkpoint(folder)) else None
+
+
+def checkpoint(folder: str) -> str:
+    """The newest checkpoint in a folder; '' when there is none."""
+    try:
+        with open(os.path.join(folder, 'last_checkpoint')) as file:
+            return os.path.join(folder, os.path.basename(file.read().strip()))
+    except FileNotFoundError:
+        return ''
 
 
 def file_hash(path: str) -> str:
@@ -189,29 +197,27 @@ def file_hash(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()[:12]
 
 
-def environment() -> Dict[str, Any]:
-    """Commit, date, versions and processor."""
+def commit() -> str:
+    """Of the code that trains, with a mark when it is changed."""
 
     def git(*words: str) -> str:
-        found = subprocess.run(
-            ['git', '-C', ROOT, *words], capture_output=True, text=True, check=True
-        )
-        return found.stdout.strip()
+        command = ['git', '-C', ROOT, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     code = ['mmdet_detrdistill', 'tools', 'configs', 'benchmarks/configs']
-    commit = git('rev-parse', '--short', 'HEAD')
-    if git('status', '--porcelain', '--', *code):
-        commit += '+changes'
+    changes = git('status', '--porcelain', '--', *code)
+    return git('rev-parse', '--short', 'HEAD') + ('+changes' if changes else '')
+
+
+def environment() -> Line:
+    """Date, versions and processor."""
     processor = platform.processor() or platform.machine()
-    try:
+    if os.path.isfile('/proc/cpuinfo'):
         with open('/proc/cpuinfo') as file:
             names = [line.split(':')[1].strip() for line in file if line.startswith('model name')]
         processor = names[0] if names else processor
-    except OSError:
-        pass
     packages = ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmrazor', 'numpy')
     return {
-        'commit': commit,
         'date': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
         'versions': {name: importlib.metadata.version(name) for name in packages},
         'processor': processor,
@@ -222,105 +228,122 @@ def environment() -> Dict[str, Any]:
 
 
 class Study:
-    """Data, teachers and jobs of one call."""
+    """The trainings of one call.
 
-    def __init__(self, results: str, data: Dict[str, str], deadline: float) -> None:
+    Args:
+        results: file of the lines.
+        work_dir: folder of the trainings' work directories.
+        data: folders of data sets that are not in `data/` of the repository.
+        deadline: time after which no training runs on.
+    """
+
+    def __init__(
+        self,
+        results: str = RESULTS,
+        work_dir: str = WORK_DIR,
+        data: Optional[Dict[str, str]] = None,
+        deadline: float = float('inf'),
+    ) -> None:
         self.results = results
-        self.data = data
+        self.work_dir = os.path.abspath(work_dir)
+        self.data = data or {}
         self.deadline = deadline
+
+    def folder(self, job: Job) -> str:
+        return os.path.join(self.work_dir, job.folder)
 
     def data_root(self, cell: Cell) -> str:
         """Folder of the cell's data; shapes are made when they are missing."""
         if cell.data in self.data:
-            return self.data[cell.data]
-        root = os.path.join('data', cell.data)
+            return os.path.abspath(self.data[cell.data])
+        root = os.path.join(ROOT, 'data', cell.data)
         if cell.shapes:
             arguments = [str(word) for item in cell.shapes for word in item]
             command = [sys.executable, 'tools/make_shapes.py', root, *arguments]
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         return root
 
-    def teacher(self, cell: Cell, name: str) -> str:
-        """The teacher's checkpoint; trained when it is missing."""
-        job = Job(name, 'teacher', cell.teacher_seed)
-        while True:
-            with locked(os.path.join(ROOT, job.folder)) as mine:
-                if mine:
-                    path = checkpoint(os.path.join(ROOT, job.folder))
-                    if path is None:
-                        recorded = valid_lines(self.results).get(job)
-                        line = self.run(job, [], retrained=recorded is not None)
-                        self.compare(recorded, line)
-                        path = checkpoint(os.path.join(ROOT, job.folder))
-                    assert path is not None
-                    return os.path.relpath(path, ROOT)
-            if time.time() > self.deadline:
-                raise OutOfTime
-            time.sleep(5)  # another process trains it
-
-    @staticmethod
-    def compare(recorded: Optional[Line], line: Line) -> None:
-        if recorded is None:
-            return
-        old, new = recorded['final']['mAP'], line['final']['mAP']
-        say(f'  teacher trained again: mAP {new}, recorded {old}')
-        if abs(old - new) > TOLERANCE:
-            raise StudyError(
-                f'the teacher of {line["cell"]} has mAP {new}, the recorded one {old}: rows that '
-                'it teaches are not comparable; raise the version of the cell in plan.py'
-            )
-
-    def run(self, job: Job, options: Sequence[str], **more: Any) -> Line:
-        """Train and write the line."""
+    def do(self, job: Job) -> None:
+        """Train what the job names, unless it has a line or another process is at it."""
         cell = CELLS[job.cell]
-        config = cell.config(job.row)
-        options = [f'data_root={self.data_root(cell)}', f'randomness.seed={job.seed}', *options]
-        folder = os.path.join(ROOT, job.folder)
-        os.makedirs(folder, exist_ok=True)
-        say(f'{datetime.datetime.now():%H:%M} {job.cell}: {job.row}, seed {job.seed}')
-        log = os.path.join(folder, 'output.log')
-        effort = train(config, options, job.folder, log, self.deadline)
-        effort['command'] = effort['command'].replace(self.data_root(cell), f'data/{cell.data}')
-        curve = read_curve(folder)
-        line = {
+        overrides = cell.overrides(job.row)
+        if job.row == 'teacher':
+            self.teacher(job.cell)
+        elif job.row == 'alone':
+            self.train(job, overrides)
+        else:
+            folder, line = self.teacher(job.cell)
+            path = checkpoint(folder)
+            taught = {'mAP': line['final']['mAP'], 'checkpoint': file_hash(path)}
+            self.train(job, [f'model.teacher_ckpt={path}', *overrides], teacher=taught)
+
+    def teacher(self, name: str) -> Tuple[str, Line]:
+        """Folder and line of a cell's teacher; it is trained when its checkpoint is missing.
+
+        Raises:
+            StudyError: trained again, it is not what it was.
+        """
+        job = Job(name, 'teacher', CELLS[name].teacher_seed)
+        line = finished(self.folder(job))
+        while line is None:
+            line = self.train(job, CELLS[name].overrides('teacher'))
+            if line is None:  # another process trains it
+                if time.time() > self.deadline:
+                    raise OutOfTime
+                time.sleep(5)
+                line = finished(self.folder(job))
+        recorded = valid_lines(self.results)[job]['final']['mAP']
+        found = line['final']['mAP']
+        if abs(recorded - found) > TOLERANCE:
+            raise StudyError(
+                f'the teacher of {name} has mAP {found}, the recorded one {recorded}: what they '
+                'teach is not comparable; raise the version of the cell in plan.py'
+            )
+        return self.folder(job), line
+
+    def train(self, job: Job, options: Sequence[str], **more: Any) -> Optional[Line]:
+        """Train and write the line; None when another process is at it."""
+        cell = CELLS[job.cell]
+        folder = self.folder(job)
+        with locked(folder) as mine:
+            if not mine:
+                return None
+            line = finished(folder)
+            if line is None:
+                say(f'{datetime.datetime.now():%H:%M} {job.cell}: {job.row}, seed {job.seed}')
+                data = self.data_root(cell)
+                words = [f'data_root={data}', f'randomness.seed={job.seed}', *options]
+                attempts = train(cell.config(job.row), words, folder, self.deadline)
+                line = {**self.line(job, words, attempts), **more}
+                with open(os.path.join(folder, 'line.json'), 'w') as file:
+                    json.dump(line, file)
+                minutes = f'{line["cpu_minutes"]} CPU minutes of {line["wall_minutes"]}'
+                say(f'{datetime.datetime.now():%H:%M}   mAP {line["final"]["mAP"]}, {minutes}')
+            if job not in valid_lines(self.results):
+                append(self.results, line)
+            return line
+
+    def line(self, job: Job, options: Sequence[str], attempts: Sequence[Line]) -> Line:
+        cell = CELLS[job.cell]
+        curve = read_curve(self.folder(job))
+        command = ['python', 'tools/train.py', cell.config(job.row), '--cfg-options', *options]
+        text = ' '.join(command).replace(self.data_root(cell), f'data/{cell.data}')
+        return {
             'cell': job.cell,
             'row': job.row,
             'seed': job.seed,
             'version': cell.version,
-            'config': config,
+            'config': cell.config(job.row),
             'overrides': cell.overrides(job.row),
-            **effort,
-            **more,
+            'command': text.replace(self.work_dir, 'work_dirs/study'),
+            'commit': ', '.join(sorted({attempt['commit'] for attempt in attempts})),
+            'attempts': len(attempts),
+            'cpu_minutes': round(sum(attempt['cpu_minutes'] for attempt in attempts), 2),
+            'wall_minutes': round(sum(attempt['wall_minutes'] for attempt in attempts), 2),
             **environment(),
             'curve': [[point['epoch'], point['mAP']] for point in curve],
             'final': {name: value for name, value in curve[-1].items() if name != 'epoch'},
         }
-        append(self.results, line)
-        with open(os.path.join(folder, 'finished'), 'w') as file:
-            file.write(line['date'] + '\n')
-        minutes = f'{line["cpu_minutes"]} CPU minutes of {line["wall_minutes"]}'
-        say(f'{datetime.datetime.now():%H:%M}   mAP {line["final"]["mAP"]}, {minutes}')
-        return line
-
-    def do(self, job: Job) -> None:
-        """Train what the job names unless it has a line or another process is at it."""
-        cell = CELLS[job.cell]
-        if job.row == 'teacher':
-            self.teacher(cell, job.cell)
-            return
-        options: List[str] = []
-        more: Line = {}
-        if job.row != 'alone':
-            path = self.teacher(cell, job.cell)
-            recorded = valid_lines(self.results)[Job(job.cell, 'teacher', cell.teacher_seed)]
-            more['teacher'] = {
-                'mAP': recorded['final']['mAP'],
-                'checkpoint': file_hash(os.path.join(ROOT, path)),
-            }
-            options = [f'model.teacher_ckpt={path}', *cell.overrides(job.row)]
-        with locked(os.path.join(ROOT, job.folder)) as mine:
-            if mine and job not in valid_lines(self.results):
-                self.run(job, options, **more)
 
 
 def say(text: str) -> None:
@@ -357,13 +380,15 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         '--data', nargs='+', default=[], metavar='SET=FOLDER', help='default: data/SET'
     )
     parser.add_argument('--results', default=RESULTS, help='default: results/study.jsonl')
+    parser.add_argument('--work-dir', default=WORK_DIR, help='default: work_dirs/study')
     arguments = parser.parse_args(argv)
     if arguments.list:
         say(overview(arguments.results))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the training, like Ctrl-C
     deadline = time.time() + 60 * arguments.minutes if arguments.minutes else float('inf')
-    study = Study(arguments.results, dict(w.split('=', 1) for w in arguments.data), deadline)
+    data = dict(word.split('=', 1) for word in arguments.data)
+    study = Study(arguments.results, arguments.work_dir, data, deadline)
     try:
         for cell, row, seed in jobs():
             job = Job(cell, row, seed)
