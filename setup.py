@@ -76,18 +76,30 @@ setup(
     description='DETRDistill for MMDetection 3.x: distil any DETR-like detector into another',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    author='the mmdet_detrdistill authors',
     license='Apache-2.0',
+    url='https://arxiv.org/abs/2211.10156',
+    project_urls={'Paper': 'https://arxiv.org/abs/2211.10156'},
     keywords=['object detection', 'knowledge distillation', 'DETR', 'OpenMMLab'],
     classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
         'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.9',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
     ],
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_dir={'': '.'},  # an editable install is then a plain path entry
     include_package_data=False,
+    package_data={PACKAGE: ['py.typed']},
     cmdclass={'build_py': BuildPyWithMim},
-    python_requires='>=3.8',
+    python_requires='>=3.9',  # the oldest that is tested, with PyTorch 1.13: docs/compatibility.md
     # MMDetection and its maintained fork share import names, so neither is a hard requirement:
     # pip would install one over the other. compat/environment.py checks what is there.
     install_requires=['torch>=1.13', 'numpy', 'scipy', 'pycocotools'],
@@ -107,13 +119,17 @@ setup(
             'mmrazor==1.0.0',
             'joblib',
         ],
+        'text': ['transformers>=4.30,<5'],  # Grounding DINO as a teacher
         'fast': ['numba'],  # matching in threads, several times as fast as with SciPy
         'dev': [
             'numba',
+            'transformers>=4.30,<5',
             'pytest',
             'pytest-xdist',
             'ruff',
             'mypy',
+            'check-jsonschema; python_version >= "3.10"',
+            'zizmor; python_version >= "3.10"',
             'build',
             'pre-commit',
             'matplotlib',

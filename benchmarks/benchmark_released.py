@@ -35,9 +35,9 @@ def released_losses(model: DETRDistill, images: Tensor, samples: List[Any]) -> D
     losses['loss_logits_kd'] = _logits(model, forward, teacher_forward)
     losses['loss_feature_kd'] = _features(model, forward, teacher_forward, samples)
     again = _encode_again(model, forward, samples)
-    pair = DistillPair(
-        student, teacher, ForwardPass(again, forward.outputs), teacher_forward, samples
-    )
+    passes = ForwardPass(again, forward.outputs), teacher_forward
+    rules = model.distiller.injections
+    pair = DistillPair(student, teacher, *passes, samples, injections=rules)
     losses['loss_assign_kd'] = _injected(model, pair)
     return losses
 

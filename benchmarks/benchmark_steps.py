@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.check.run import build
+from mmdet_detrdistill.check.model import build
 from mmdet_detrdistill.detectors import ForwardPass
 from mmdet_detrdistill.detectors.pair import DistillPair
 from mmdet_detrdistill.functional.logits_kd import logits_kd
@@ -164,7 +164,8 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
             ),
         )
         adapters = model.student_adapter, model.teacher_adapter
-        return DistillPair(*adapters, forward, teacher_forward, samples, model.class_map)
+        rules = model.distiller.injections
+        return DistillPair(*adapters, forward, teacher_forward, samples, model.class_map, rules)
 
     def loss_step(name: str, pair: DistillPair) -> None:
         terms = model.distiller.pair_losses[name](pair)

@@ -1,11 +1,38 @@
 """What all tests share."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+from tests.browser import browser  # noqa: F401
+
+TESTS = Path(__file__).parent
 IN_CI = os.environ.get('CI') == 'true'
 MAY_BE_MISSING = 'needs a GPU'  # the only reason to skip a test in CI
+#: tests of whole programs, trainings and every pair: `make unit` leaves these folders and files out
+SLOW = (
+    'benchmarks',
+    'checkpoints/test_resume.py',
+    'distillation/test_processes.py',
+    'distillation/test_teacher_pass.py',
+    'docs',
+    'mim',
+    'test_configs.py',
+    'test_faults.py',
+    'test_mmrazor_pipelines.py',
+    'test_own_project.py',
+    'test_packaging.py',
+    'test_support.py',
+    'tools',
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        path = item.path.relative_to(TESTS)
+        if any(str(part) in SLOW for part in (path, *path.parents)):
+            item.add_marker(pytest.mark.slow)
 
 
 def fail_if_skipped(report):

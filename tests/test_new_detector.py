@@ -85,7 +85,7 @@ def test_toy_student_takes_a_step(my_detectors, monkeypatch, teacher):
     """With all losses; the injected points are the centres of the teacher's boxes."""
     student, teacher = point_detr(1), tiny(teacher, 2, width=96, num_queries=15)
     model = DETRDistill(student, teacher, distiller_of_the_page(my_detectors, monkeypatch)).train()
-    rules = {type(loss.injection) for loss in model.distiller.pair_losses.values() if loss.injects}
+    rules = {type(rule) for rule in model.distiller.injections.values()}
     assert rules == {my_detectors.CentreInjection}
     seen = []
     student.embed_points.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))

@@ -62,7 +62,7 @@ def names_below(wheel: zipfile.ZipFile, folder: str) -> set:
 
 
 def test_wheel_has_all_modules(wheel, project):
-    modules = files_below(project / PACKAGE, ('.py',))
+    modules = files_below(project / PACKAGE, ('.py', '.typed'))
     assert {name for name in names_below(wheel, f'{PACKAGE}/') if '.mim/' not in name} == modules
 
 
@@ -92,7 +92,8 @@ def test_metadata(wheel):
     (name,) = [name for name in wheel.namelist() if name.endswith('.dist-info/METADATA')]
     metadata = message_from_string(wheel.read(name).decode())
     assert metadata['Version'] == mmdet_detrdistill.__version__
-    assert metadata['Requires-Python'] == '>=3.8'
+    assert metadata['Requires-Python'] == '>=3.9'
+    assert metadata['Author'] and metadata.get_all('Project-URL')
     assert 'Apache-2.0' in (metadata['License'] or metadata['License-Expression'])
     required = metadata.get_all('Requires-Dist')
     hard = {item for item in required if 'extra ==' not in item}

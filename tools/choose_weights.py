@@ -22,7 +22,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.check.model import gradient_norms
+from mmdet_detrdistill.check.step import gradient_norms
 from mmdet_detrdistill.checkpoints.export import student_state_dict
 from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from mmdet_detrdistill.config.launch import add_common_options

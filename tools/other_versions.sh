@@ -13,8 +13,6 @@ make setup
 .venv/bin/python --version
 .venv/bin/pip freeze | grep -iE '^(torch|numpy|mmrazor|(onedl-)?mm(engine|cv|det(ection)?))=='
 export OMP_NUM_THREADS=1
-.venv/bin/python -m pytest -q tests/functional tests/detectors tests/compat \
-    tests/distillation/test_algorithm.py tests/distillation/test_distiller.py \
-    tests/checkpoints/test_export.py
+make unit
 .venv/bin/python tools/quickstart.py --fast
 echo "done in $folder"

@@ -22,7 +22,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from make_shapes import make_shapes
 from run_report.page import Report
-from run_report.roles import LABELS
+from run_report.summary import LABELS
 from run_report.work_dir import TrainingRun, read_work_dir
 from training_runs import (
     Run,

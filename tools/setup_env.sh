@@ -53,8 +53,8 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' \
-    || fail "$python is too old: Python 3.8 or later is needed, 3.10 or later for the default $torch"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
+    || fail "$python is too old: Python 3.9 or later is needed, 3.10 or later for the default $torch"
 [ -x "$venv/bin/python" ] || { say "making $venv with $("$python" --version)"; "$python" -m venv "$venv"; }
 rm -f "$stamp"
 install --upgrade pip
@@ -69,7 +69,8 @@ in_venv -W ignore -c 'import torch; torch.zeros(1).numpy()' 2>/dev/null || { num
 
 # The versions that are tested together; nothing below may bring another PyTorch.
 # shellcheck disable=SC2086  # one line each
-printf '%s\n' "torch==$after" "$numpy" 'setuptools>=77,<81' $versions 'mmrazor==1.0.0' 'ruff<0.18' 'mypy<2.5' >"$constraints"
+printf '%s\n' "torch==$after" "$numpy" 'setuptools>=77,<81' $versions 'mmrazor==1.0.0' 'ruff<0.18' 'mypy<2.5' \
+    'zizmor<1.33' 'check-jsonschema<0.40' >"$constraints"
 
 [ -z "$before" ] || [ "$before" = "$after" ] || in_venv -m pip uninstall --quiet --yes "$mmcv"
 if ! operators_work; then

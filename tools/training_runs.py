@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Callable, Dict, List, Sequence
 
-from run_report.work_dir import METRICS, Point, TrainingRun, is_distillation, read_logs
+from run_report.work_dir import Point, TrainingRun, is_distillation, read_logs, read_metrics
 
 TOOLS = os.path.dirname(os.path.abspath(__file__))
 
@@ -254,6 +254,6 @@ def evaluate(run: Run) -> Dict[str, float]:
         raise fail(f'evaluation of {run.name}', log, code)
     with open(results[-1]) as file:
         values = json.load(file)
-    final = {name: round(100 * values[key], 1) for name, key in METRICS.items()}
+    final = read_metrics(values)[0]
     write_record(run, {**record, 'final': final})
     return final

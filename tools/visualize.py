@@ -24,7 +24,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.check.model import data_class_names
+from mmdet_detrdistill.check.batch import data_class_names
 from mmdet_detrdistill.check.run import quiet
 from mmdet_detrdistill.checkpoints.export import student_state_dict
 from mmdet_detrdistill.checkpoints.read import (

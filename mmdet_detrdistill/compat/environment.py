@@ -2,7 +2,8 @@
 
 import importlib
 import importlib.util
-from typing import List, Optional
+import platform
+from typing import Dict, List, Optional
 
 # import name -> what to install for it
 PARTS = {
@@ -13,10 +14,10 @@ PARTS = {
     'joblib': 'joblib (MMRazor imports it without requiring it)',
 }
 HOW_TO_INSTALL = """\
-Install what is missing with the extra for your stack:
-  pip install --no-build-isolation "mmdet_detrdistill[openmmlab]"   # upstream OpenMMLab
-  pip install --no-build-isolation "mmdet_detrdistill[onedl]"       # the maintained fork
-or let `make setup` in a clone build a complete environment."""
+In a clone of this project, install what is missing with the extra for your stack:
+  pip install --no-build-isolation ".[openmmlab]"   # upstream OpenMMLab
+  pip install --no-build-isolation ".[onedl]"       # the maintained fork
+or let `make setup` build a complete environment."""
 
 
 def is_present(name: str) -> bool:
@@ -116,3 +117,10 @@ def check_environment() -> None:
     if problems:
         listed = '\n'.join(f'  - {problem}' for problem in problems)
         raise ImportError(f'mmdet_detrdistill cannot run here:\n{listed}\n{HOW_TO_INSTALL}')
+
+
+def versions() -> Dict[str, str]:
+    """Version of Python, PyTorch, NumPy, each part of OpenMMLab and this package."""
+    names = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmdet_detrdistill')
+    installed = {name: str(importlib.import_module(name).__version__) for name in names}
+    return {'python': platform.python_version(), **installed}

@@ -90,7 +90,7 @@ def class_names(
 def set_num_classes(model: ConfigDict, num_classes: int) -> None:
     """Set it in a detector config, or in student and teacher of a distillation config.
 
-    With a `class_map` the teacher keeps its own classes.
+    With a `class_map` the teacher keeps its own classes; so does one that reads text.
 
     Raises:
         ValueError: a detector without `bbox_head`.
@@ -101,7 +101,10 @@ def set_num_classes(model: ConfigDict, num_classes: int) -> None:
             return
         if isinstance(model.teacher, str):
             model.teacher = ConfigDict(cfg_path=model.teacher)
-        set_num_classes(model.teacher, num_classes)
+        from .read import detector_config  # which reads configs of data in this format
+
+        if 'language_model' not in detector_config(model.teacher):
+            set_num_classes(model.teacher, num_classes)
     elif 'cfg_path' in model:
         options = dict(model.get('options') or {})
         options['bbox_head.num_classes'] = num_classes

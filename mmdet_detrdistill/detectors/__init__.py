@@ -2,9 +2,10 @@
 
 from .base import DetectorAdapter, ground_truth
 from .ddq import DDQAdapter
+from .grounding_dino import GroundingDINOAdapter
 from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass
-from .registry import build_adapter, register_adapter
+from .registry import build_adapter, build_detector, register_adapter
 
 __all__ = [
     'DDQAdapter',
@@ -12,7 +13,9 @@ __all__ = [
     'DetectorAdapter',
     'EncoderState',
     'ForwardPass',
+    'GroundingDINOAdapter',
     'build_adapter',
+    'build_detector',
     'ground_truth',
     'name_non_finite_image',
     'register_adapter',

@@ -2,11 +2,12 @@
 
 import inspect
 from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmdet.models.losses import QualityFocalLoss
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..functional.assign_kd import SetCriterion
@@ -31,20 +32,35 @@ class DetectorAdapter:
     """Walks any detector that follows MMDetection's `DetectionTransformer`.
 
     `encode`, `decode` and `task_loss` in a row equal `detector.loss` bit for bit. DETR,
-    Conditional, DAB, Deformable (all three forms) and DINO need nothing else.
+    Conditional, DAB, Deformable (all three forms) and DINO need nothing else; a family that departs
+    overrides the attribute or the method where it does.
 
     Args:
         detector: a built MMDetection detector, teacher or student.
         side: 'student' or 'teacher', for messages.
 
     Raises:
-        TypeError: the detector lacks a stage; the message names it.
+        TypeError: the detector lacks a stage, or can only be a teacher; the message says which.
     """
 
+    #: methods of the detector that the adapter calls
+    stages: ClassVar[Tuple[str, ...]] = STAGES
+    #: attribute of the detector that holds the head of the decoder's queries
+    head_name: ClassVar[str] = 'bbox_head'
+    #: why such a detector cannot be a student; '' when it can
+    teacher_only: ClassVar[str] = ''
+    #: whether its classes are phrases, given to `set_phrases` before the first forward pass
+    prompted: ClassVar[bool] = False
+
     def __init__(self, detector: nn.Module, side: str = 'student') -> None:
-        missing = [name for name in STAGES if not callable(getattr(detector, name, None))]
-        head = getattr(detector, 'bbox_head', None)
-        missing += [f'bbox_head.{n}' for n in ('forward', 'loss_by_feat') if not hasattr(head, n)]
+        if side == 'student' and self.teacher_only:
+            raise TypeError(
+                f'a {type(detector).__name__} can only be a teacher: {self.teacher_only}'
+            )
+        missing = [name for name in self.stages if not callable(getattr(detector, name, None))]
+        head = getattr(detector, self.head_name, None)
+        parts = ('forward', 'loss_by_feat')
+        missing += [f'{self.head_name}.{name}' for name in parts if not hasattr(head, name)]
         if missing:
             raise TypeError(
                 f'{side} {type(detector).__name__} is not a DETR-like detector: it has no '
@@ -56,7 +72,7 @@ class DetectorAdapter:
 
     @property
     def head(self) -> nn.Module:
-        return self.detector.bbox_head
+        return getattr(self.detector, self.head_name)
 
     @property
     def activation(self) -> str:
@@ -81,9 +97,29 @@ class DetectorAdapter:
         return int(self.head.num_classes)
 
     @property
+    def num_queries(self) -> int:
+        return int(self.detector.num_queries)
+
+    @property
+    def num_layers(self) -> Tuple[int, int]:
+        """Layers of the encoder and of the decoder."""
+        return int(self.detector.encoder.num_layers), int(self.detector.decoder.num_layers)
+
+    @property
     def embed_dims(self) -> int:
         """D, the width of features, memory and queries."""
         return int(self.detector.embed_dims)
+
+    def set_phrases(self, phrases: Sequence[str]) -> None:
+        """Name the classes of a `prompted` detector.
+
+        Args:
+            phrases: one per class, in label order.
+
+        Raises:
+            ValueError: the detector cannot tell these classes, or has classes of its own.
+        """
+        raise ValueError(f'{self.side} {type(self.detector).__name__} takes no class names')
 
     def forward_pass(self, images: Tensor, samples: List[Any]) -> ForwardPass:
         """All stages up to the head's outputs for images (B, 3, H, W)."""
@@ -100,6 +136,7 @@ class DetectorAdapter:
         detector = self.detector
         features = detector.extract_feat(images)
         encoder_inputs, decoder_inputs = detector.pre_transformer(features, samples)
+        encoder_inputs.update(self.more_encoder_inputs(images))
         encoder_outputs = detector.forward_encoder(**encoder_inputs)
         extra = {}
         if 'batch_data_samples' in inspect.signature(detector.pre_decoder).parameters:
@@ -110,10 +147,14 @@ class DetectorAdapter:
         return EncoderState(
             features=tuple(features),
             memory=encoder_outputs['memory'],
-            padding_mask=encoder_inputs['feat_mask'],
+            padding_mask=encoder_inputs.get('feat_mask'),
             decoder_inputs={**decoder_inputs, **queries},
             head_inputs=head_inputs,
         )
+
+    def more_encoder_inputs(self, images: Tensor) -> Dict[str, Any]:
+        """Keyword arguments of `forward_encoder` besides those that `pre_transformer` gives."""
+        return {}
 
     def decode(
         self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None
@@ -132,8 +173,20 @@ class DetectorAdapter:
             if 'dn_mask' in inputs:
                 inputs['dn_mask'] = None
             num_denoising = 0
+        decoded, predicted = self.run_decoder(inputs, state)
+        return self._outputs(decoded, predicted, slice(num_denoising, None))
+
+    def run_decoder(
+        self, inputs: Dict[str, Any], state: EncoderState
+    ) -> Tuple[Dict[str, Any], Tuple[Tensor, ...]]:
+        """What decoder and head make of `inputs`, the keyword arguments of `forward_decoder`.
+
+        Returns:
+            The decoder's outputs, with `hidden_states` (L, B, N, D), and the head's: class logits
+            (L, B, N, C) and boxes (L, B, N, 4) first.
+        """
         decoded = self.detector.forward_decoder(**inputs)
-        return self._outputs(decoded, self.head(**decoded), slice(num_denoising, None))
+        return decoded, self.head(**decoded)
 
     def _outputs(
         self,
@@ -153,16 +206,53 @@ class DetectorAdapter:
             head_outputs=predicted,
         )
 
-    def task_loss(self, forward: ForwardPass, samples: List[Any]) -> Dict[str, Tensor]:
-        """The detector's own losses, named as `detector.loss` names them."""
+    def task_loss(
+        self, forward: ForwardPass, samples: List[Any], images: Optional[List[int]] = None
+    ) -> Dict[str, Tensor]:
+        """Compute the detector's own losses, named as `detector.loss` names them.
+
+        Args:
+            forward: over the batch.
+            samples: B `DetDataSample`s with ground truth.
+            images: indices of the images that count; None = all.
+        """
         inputs = forward.state.head_inputs
         arguments = list(forward.outputs.head_outputs)
+        encoder = []
         if 'enc_outputs_class' in inputs:
-            arguments += [inputs['enc_outputs_class'], inputs['enc_outputs_coord']]
-        arguments += [[s.gt_instances for s in samples], [s.metainfo for s in samples]]
+            encoder = [inputs['enc_outputs_class'], inputs['enc_outputs_coord']]
+        counted = samples
+        if images is not None:
+            arguments = [tensor[:, images] for tensor in arguments]
+            encoder = [None if tensor is None else tensor[images] for tensor in encoder]
+            counted = [samples[image] for image in images]
+        arguments += encoder
+        arguments += [[s.gt_instances for s in counted], [s.metainfo for s in counted]]
         if 'dn_meta' in inputs:
             arguments.append(inputs['dn_meta'])
         return self._explained(forward.outputs, samples, self.head.loss_by_feat, *arguments)
+
+    def predict(self, images: Tensor, samples: List[Any]) -> List[Any]:
+        """The detector's own predictions, after its post-processing, put into the samples."""
+        predicted: List[Any] = self.detector.predict(images, samples)
+        return predicted
+
+    def post_process(self, forward: ForwardPass, samples: List[Any]) -> List[InstanceData]:
+        """Post-process the last stage's predictions as the detector's own `predict` does.
+
+        Args:
+            forward: over the batch, in eval mode.
+            samples: B `DetDataSample`s.
+
+        Returns:
+            Per image `bboxes` (M, 4) xyxy in pixels of the resized image, `scores` (M,) and
+            `labels` (M,).
+        """
+        metas = [sample.metainfo for sample in samples]
+        found: List[InstanceData] = self.head.predict_by_feat(
+            *forward.outputs.head_outputs, batch_img_metas=metas, rescale=False
+        )
+        return found
 
     @torch.no_grad()
     def assign(
@@ -189,15 +279,12 @@ class DetectorAdapter:
             AttributeError: the head was built without `train_cfg.assigner`.
             ValueError: NaN or Inf in the predictions, naming stage and image.
         """
-        if not hasattr(self.head, 'assigner'):
-            raise AttributeError(
-                f'{self.side}: bbox_head has no assigner; give it train_cfg.assigner'
-            )
         num_stages = outputs.logits.shape[0]
         stages = range(num_stages) if stages is None else stages
-        assign = assign_batch if is_row_by_row(self.head.assigner) else assign_one_by_one
+        assigner = self.assigner
+        assign = assign_batch if is_row_by_row(assigner) else assign_one_by_one
         found = self._explained(
-            outputs, samples, assign, self.head.assigner, outputs, samples, label_map, stages
+            outputs, samples, assign, assigner, outputs, samples, label_map, stages
         )
         if list(stages) == list(range(num_stages)):
             return found
@@ -205,6 +292,19 @@ class DetectorAdapter:
         for stage, value in zip(stages, found):
             assignment[stage] = value
         return assignment
+
+    @property
+    def assigner(self) -> Any:
+        """MMDetection's assigner of predictions, class logits and boxes, to the ground truth.
+
+        Raises:
+            AttributeError: the head was built without one.
+        """
+        if not hasattr(self.head, 'assigner'):
+            raise AttributeError(
+                f'{self.side}: {self.head_name} has no assigner; give it train_cfg.assigner'
+            )
+        return self.head.assigner
 
     def criterion(self) -> SetCriterion:
         """The head's own three loss terms per query, for `functional.assign_kd`."""
@@ -215,8 +315,7 @@ class DetectorAdapter:
             return values if values.dim() == 1 else values.flatten(1).sum(1)
 
         def classify(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
-            target = (labels, iou) if isinstance(head.loss_cls, QualityFocalLoss) else labels
-            return per_query(head.loss_cls, logits, target)
+            return per_query(head.loss_cls, logits, self.class_target(labels, iou))
 
         return SetCriterion(
             cls=classify,
@@ -224,6 +323,15 @@ class DetectorAdapter:
             iou=partial(per_query, head.loss_iou),
             background_weight=float(head.bg_cls_weight),
         )
+
+    def class_target(self, labels: Tensor, iou: Tensor) -> Any:
+        """The target of the head's classification loss.
+
+        Args:
+            labels: (n,) int64, `num_classes` = background.
+            iou: (n,) of the predicted box with its object's, 0 for background.
+        """
+        return (labels, iou) if isinstance(self.head.loss_cls, QualityFocalLoss) else labels
 
     def _explained(self, outputs: DecoderOutputs, samples: List[Any], call: Any, *args: Any) -> Any:
         """Run `call`; a failed matching is reported with side, stage and image."""

@@ -19,6 +19,11 @@ class ClassMap(NamedTuple):
     student_classes: Tensor
     teacher_classes: Tensor
 
+    def student_labels(self, labels: Tensor) -> Tensor:
+        """The student's label of each of the teacher's labels (n,), -1 = it has none."""
+        same = labels.unsqueeze(-1) == self.label_map.to(labels.device)
+        return same.long().argmax(-1).masked_fill(~same.any(-1), -1)
+
 
 def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int) -> ClassMap:
     """From one teacher label, or -1, per student label.
@@ -99,6 +104,8 @@ def settle_classes(model: Any, data_names: Optional[Sequence[str]]) -> str:
         ValueError: classes differ and there is no class map, or names are needed and missing.
     """
     wanted = model.class_map_config
+    if model.teacher_adapter.prompted:
+        return _prompt(model, data_names, wanted)
     teacher_names = class_names(model.teacher_meta.get('dataset_meta') or {})
     if wanted is not None and not isinstance(wanted, (str, dict)):
         return f'classes are paired by the labels {[int(label) for label in wanted]}'
@@ -117,6 +124,26 @@ def settle_classes(model: Any, data_names: Optional[Sequence[str]]) -> str:
         for name, label in zip(data_names, labels)
     )
     return f'classes by name: {pairs}'
+
+
+def _prompt(model: Any, data_names: Optional[Sequence[str]], phrases: 'ClassMapConfig') -> str:
+    """Prompt the teacher with the student's classes, or with the phrase that stands for one."""
+    phrases = {} if phrases in (None, 'auto') else phrases
+    if not isinstance(phrases, dict):
+        raise ValueError(f'class_map {phrases!r}: this teacher is prompted, give {{name: phrase}}')
+    count = model.student_adapter.num_classes
+    if data_names is None or len(data_names) != count:
+        given = 'no class names' if data_names is None else f'{len(data_names)} class names'
+        raise ValueError(
+            f'the teacher is prompted with the names of the {count} student classes, the training '
+            f'data has {given}: set metainfo=dict(classes=(...)) of its dataset'
+        )
+    unknown = [name for name in phrases if name not in data_names]
+    if unknown:
+        raise ValueError(f'class_map {unknown}: the classes are {list(data_names)}')
+    prompt = [phrases.get(name, name) for name in data_names]
+    model.teacher_adapter.set_phrases(prompt)
+    return f'the teacher is prompted with {", ".join(prompt)}'
 
 
 ClassMapConfig = Union[None, str, Sequence[int], Dict[str, str]]

@@ -53,7 +53,13 @@ class DDQAdapter(DetectorAdapter):
         everything = masks[0].new_ones(num_images, cache['dis_query_info'][1])
         return torch.stack([everything, *masks])
 
-    def task_loss(self, forward: ForwardPass, samples: List[Any]) -> Dict[str, Tensor]:
+    def task_loss(
+        self, forward: ForwardPass, samples: List[Any], images: Optional[List[int]] = None
+    ) -> Dict[str, Tensor]:
+        if images is not None:
+            raise ValueError(
+                "DDQ's loss reads the whole batch: unlabelled.task_loss=False is not available"
+            )
         inputs = {**forward.state.head_inputs, **forward.outputs.decoder_outputs}
         return self._explained(
             forward.outputs, samples, lambda: self.head.loss(**inputs, batch_data_samples=samples)

@@ -1,13 +1,16 @@
 """One batch as seen by both detectors: what every distillation loss receives."""
 
 from functools import cached_property
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import Tensor
 
 from ..functional.classes import pick_classes
 from . import DecoderOutputs, DetectorAdapter, ForwardPass, ground_truth, name_non_finite_image
 from .class_map import ClassMap
+
+#: makes entries of the student's decoder inputs, each (B, N, .)
+Injection = Callable[['DistillPair'], Dict[str, Tensor]]
 
 
 class DistillPair:
@@ -20,8 +23,7 @@ class DistillPair:
         teacher_forward: likewise, made under `no_grad`.
         samples: B `DetDataSample`s with ground truth.
         class_map: the two label sets, None when they are the same.
-
-    Attributes:
+        injections: rules by name, each makes decoder queries of a pair.
         assigned_stages: the teacher's stages that `teacher_assignment` is made for; None = all.
     """
 
@@ -33,13 +35,16 @@ class DistillPair:
         teacher_forward: ForwardPass,
         samples: List[Any],
         class_map: Optional[ClassMap] = None,
+        injections: Optional[Mapping[str, Injection]] = None,
+        assigned_stages: Optional[Sequence[int]] = None,
     ) -> None:
         self.student, self.teacher = student, teacher
         self.student_forward, self.teacher_forward = student_forward, teacher_forward
         self.samples = samples
         self.class_map = class_map
-        self.assigned_stages: Optional[Sequence[int]] = None
-        self._injected_passes: Dict[int, DecoderOutputs] = {}
+        self.assigned_stages = assigned_stages
+        self._injections = injections or {}
+        self._injected_passes: Dict[str, DecoderOutputs] = {}
 
     @cached_property
     def ground_truth(self) -> Tuple[List[Tensor], List[Tensor], Tensor]:
@@ -99,17 +104,13 @@ class DistillPair:
             teacher_classes=self.teacher_classes,
         )
 
-    def injected_pass(
-        self, injection: Callable[['DistillPair'], Dict[str, Tensor]]
-    ) -> DecoderOutputs:
-        """The student's decoder on other queries; the encoder is not run again.
+    def injected_pass(self, name: str) -> DecoderOutputs:
+        """The student's decoder on the queries of an injection rule; the encoder is not run again.
 
         Args:
-            injection: makes the queries of this pair; run once per batch and rule.
+            name: of the rule; run once per batch.
         """
-        if id(injection) not in self._injected_passes:
-            queries = injection(self)
-            self._injected_passes[id(injection)] = self.student.decode(
-                self.student_forward.state, queries
-            )
-        return self._injected_passes[id(injection)]
+        if name not in self._injected_passes:
+            queries = self._injections[name](self)
+            self._injected_passes[name] = self.student.decode(self.student_forward.state, queries)
+        return self._injected_passes[name]

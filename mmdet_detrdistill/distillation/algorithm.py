@@ -11,12 +11,14 @@ from mmengine.registry import DefaultScope
 from mmrazor.models.algorithms import SingleTeacherDistill
 from torch import Tensor, nn
 
-from ..detectors import build_adapter
+from ..detectors import ForwardPass, build_adapter, build_detector
 from ..detectors.class_map import ClassMap, ClassMapConfig, make_class_map
 from ..detectors.pair import DistillPair
 from ..functional.linear_assignment import COMPILED
 from ..registry import register
-from .teacher import TeacherPass, build_teacher, check_teacher, detector_config
+from .preprocessing import renormalisation
+from .teacher import TeacherPass, build_teacher, check_teacher
+from .unlabelled import PseudoLabels, is_unlabelled, without_objects
 
 Config = Dict[str, Any]
 
@@ -39,17 +41,20 @@ class DETRDistill(SingleTeacherDistill):
         teacher: likewise.
         teacher_ckpt: its checkpoint, loaded strictly; needed unless the teacher is already built.
         distiller: config of a `DETRDistiller`.
-        data_preprocessor: None takes the student's; the teacher sees the same batch.
+        data_preprocessor: None takes the student's; the teacher sees the same batch, renormalised
+            where its own preprocessor differs.
         init_cfg: as in MMEngine.
         class_map: for a teacher with other classes: 'auto' pairs them by name,
             {student name: teacher name} does so after renaming, a list gives the teacher's label
             per student class, -1 = none. Names come from the checkpoint and the training data, see
             `TeacherCheckHook`. A student class without a teacher's gets no class target. None: both
-            have the same classes.
+            have the same classes. A teacher that takes phrases (Grounding DINO) is prompted with
+            the training data's names, after renaming.
         teacher_pass: `autocast`, `channels_last` and `compile` of the teacher, see `TeacherPass`.
+        unlabelled: `score_threshold` and `task_loss` of images without labels, see `PseudoLabels`.
 
     Raises:
-        ValueError: teacher and student cannot be compared (classes, image normalisation), the
+        ValueError: teacher and student cannot be compared (classes, image channels), the
             class map does not fit, no injection rule serves the pair, or a teacher config came
             without a checkpoint.
         CheckpointError: the checkpoint does not fit the teacher.
@@ -65,10 +70,11 @@ class DETRDistill(SingleTeacherDistill):
         init_cfg: Optional[Config] = None,
         class_map: ClassMapConfig = None,
         teacher_pass: Optional[Config] = None,
+        unlabelled: Optional[Config] = None,
     ) -> None:
         with DefaultScope.overwrite_default_scope('mmdet'):
             if not isinstance(architecture, BaseModel):
-                architecture = MODELS.build(detector_config(architecture, 'architecture'))
+                architecture = build_detector(architecture, 'architecture')
             if isinstance(data_preprocessor, dict):
                 data_preprocessor = MODELS.build(data_preprocessor)
         # From here on no random number is taken from the student, so that it starts as alone.
@@ -86,8 +92,12 @@ class DETRDistill(SingleTeacherDistill):
             self.teacher_meta = meta
             self.student_adapter = build_adapter(self.student, 'student')
             self.teacher_adapter = build_adapter(self.teacher, 'teacher')
-            self.teacher_pass = TeacherPass(self.teacher_adapter, **(teacher_pass or {}))
             check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
+            renormalise = renormalisation(self.data_preprocessor, self.teacher.data_preprocessor)
+            self.teacher_pass = TeacherPass(
+                self.teacher_adapter, renormalise, **(teacher_pass or {})
+            )
+            self.pseudo_labels = PseudoLabels(**(unlabelled or {}))
             with DefaultScope.overwrite_default_scope('mmdet'):  # a user's own injection rule
                 self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
@@ -100,7 +110,8 @@ class DETRDistill(SingleTeacherDistill):
             )
         self.class_map_config = class_map
         self.class_map: Optional[ClassMap] = None
-        if class_map is not None and not isinstance(class_map, (str, dict)):
+        labels_given = class_map is not None and not isinstance(class_map, (str, dict))
+        if labels_given and not self.teacher_adapter.prompted:
             self.set_class_map(class_map)
 
     def set_class_map(self, label_map: Sequence[int]) -> None:
@@ -109,38 +120,64 @@ class DETRDistill(SingleTeacherDistill):
         self.class_map = make_class_map(label_map, *sizes)
 
     def loss(self, batch_inputs: Tensor, data_samples: List[Any]) -> Dict[str, Tensor]:
-        """The student's own losses, under their own names, and the distillation losses.
+        """Compute the student's own losses, under their own names, and the distillation losses.
 
         Args:
             batch_inputs: (B, 3, H, W) preprocessed and padded.
             data_samples: B `DetDataSample`s with ground truth.
         """
         distilling = self.distiller.active and not self.distillation_stopped
-        if distilling and self.class_map_config is not None and self.class_map is None:
+        unlabelled = any(map(is_unlabelled, data_samples))
+        statistics = {}
+        if distilling or unlabelled:
+            with self.distiller.recording('teacher'):
+                teacher = self.teacher_pass(batch_inputs, data_samples)
+        if unlabelled:
+            data_samples, num_boxes = self.pseudo_labels(
+                self.teacher_adapter, teacher, data_samples, self._checked_class_map()
+            )
+            statistics['unlabelled.boxes'] = batch_inputs.new_tensor(num_boxes)
+        with self.distiller.recording('student'):
+            student = self.student_adapter.forward_pass(batch_inputs, data_samples)
+            losses = self._task_loss(student, data_samples)
+        pair = self._pair(student, teacher, data_samples) if distilling else None
+        return {**losses, **self.distiller.compute_distill_losses(pair), **statistics}
+
+    def _task_loss(self, student: ForwardPass, data_samples: List[Any]) -> Dict[str, Tensor]:
+        """The student's own loss, of the labelled images only where the config says so."""
+        adapter = self.student_adapter
+        labelled = [i for i, sample in enumerate(data_samples) if not is_unlabelled(sample)]
+        if self.pseudo_labels.task_loss or len(labelled) == len(data_samples):
+            return adapter.task_loss(student, data_samples)
+        if labelled:
+            return adapter.task_loss(student, data_samples, labelled)
+        nothing = [without_objects(sample) for sample in data_samples]  # the collectives of DDP
+        return {name: 0 * value for name, value in adapter.task_loss(student, nothing).items()}
+
+    def _pair(
+        self, student: ForwardPass, teacher: ForwardPass, data_samples: List[Any]
+    ) -> DistillPair:
+        """Both forward passes of a batch, with the class map and injections that apply to them."""
+        num_stages = (forward.outputs.logits.shape[0] for forward in (student, teacher))
+        return DistillPair(
+            self.student_adapter,
+            self.teacher_adapter,
+            student,
+            teacher,
+            data_samples,
+            self._checked_class_map(),
+            self.distiller.injections,
+            self.distiller.assigned_stages(*num_stages),
+        )
+
+    def _checked_class_map(self) -> Optional[ClassMap]:
+        mapped = self.class_map_config is not None and not self.teacher_adapter.prompted
+        if mapped and self.class_map is None:
             raise RuntimeError(
                 'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
                 'or give class_map as a list of labels'
             )
-        if distilling:
-            self.distiller.set_deliveries_override(False)
-            with self.distiller.teacher_recorders, self.distiller.deliveries:
-                teacher_forward = self.teacher_pass(batch_inputs, data_samples)
-        self.distiller.set_deliveries_override(True)
-        with self.distiller.student_recorders, self.distiller.deliveries:
-            student_forward = self.student_adapter.forward_pass(batch_inputs, data_samples)
-            losses = self.student_adapter.task_loss(student_forward, data_samples)
-        pair = None
-        if distilling:
-            pair = DistillPair(
-                self.student_adapter,
-                self.teacher_adapter,
-                student_forward,
-                teacher_forward,
-                data_samples,
-                self.class_map,
-            )
-        losses.update(self.distiller.compute_distill_losses(pair))
-        return losses
+        return self.class_map
 
     def train(self, mode: bool = True) -> 'DETRDistill':
         """Student and distiller change mode; the teacher stays in eval mode."""

@@ -1,7 +1,8 @@
 """What is compared: the named distillation losses of a pair of detectors."""
 
 import inspect
-from typing import Any, Dict, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from mmdet.registry import MODELS
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from ..detectors import DetectorAdapter
 from ..detectors.pair import DistillPair
 from ..losses import DistillLoss
+from ..losses.injected_pass import InjectedLoss
+from ..losses.injection import build_injection
 from ..registry import register
 
 LOSS_NAMES = ('loss_logits_kd', 'loss_feature_kd', 'loss_assign_kd', 'loss_aligned_kd')
@@ -48,6 +51,7 @@ class DETRDistiller(ConfigurableDistiller):
             distill_losses={name: config for name, config in configs.items() if config is not None},
             **kwargs,
         )
+        self.injections = nn.ModuleDict()
         self._scales: Dict[str, float] = {}
 
     @property
@@ -76,17 +80,52 @@ class DETRDistiller(ConfigurableDistiller):
         self._scales[name] = float(scale)
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
-        """Let every loss make its adapters for this pair."""
-        injecting = [loss for loss in self.pair_losses.values() if loss.injects]
+        """Make what depends on both detectors: projections of the losses, injection rules.
+
+        Raises:
+            ValueError: a loss or every injection rule refuses the pair.
+        """
+        built: List[Tuple[Dict[str, Any], str]] = []
         for loss in self.pair_losses.values():
             loss.prepare(student, teacher)
-            if loss in injecting:  # equal rules share one decoder pass
-                for other in injecting:
-                    if other.injection is None and other.injection_config == loss.injection_config:
-                        other.injection = loss.injection
+            if not isinstance(loss, InjectedLoss):
+                continue
+            config = loss.injection_config
+            name = next((name for other, name in built if other == config), None)
+            if name is None:
+                rule = build_injection(config, student, teacher)
+                name = f'{type(rule).__name__}_{len(built)}'
+                self.injections[name] = rule
+                built.append((config, name))
+            loss.injection_name = name
+
+    @contextmanager
+    def recording(self, side: str) -> Iterator[None]:
+        """Run MMRazor's recorders and deliveries around the forward pass of a side.
+
+        Args:
+            side: 'student' or 'teacher'.
+        """
+        self.set_deliveries_override(side == 'student')
+        recorders = self.student_recorders if side == 'student' else self.teacher_recorders
+        with recorders, self.deliveries:
+            yield
+
+    def assigned_stages(self, num_student: int, num_teacher: int) -> Tuple[int, ...]:
+        """Teacher stages whose assignment some active loss reads, so that one call makes them all.
+
+        Args:
+            num_student: decoder stages of the student; likewise `num_teacher`.
+        """
+        active = [loss for name, loss in self.pair_losses.items() if self.scale(name)]
+        stages = (loss.assigned_stages(num_student, num_teacher) for loss in active)
+        return tuple(sorted({stage for group in stages for stage in group}))
 
     def compute_distill_losses(self, pair: Optional[DistillPair] = None) -> Dict[str, Tensor]:
-        """All losses of a batch.
+        """Compute all losses of a batch.
+
+        Args:
+            pair: both forward passes; None = the teacher was not run, and no loss is computed.
 
         Returns:
             0-d tensors. A loss named `loss_x` gives `loss_x`, or `loss_x.term` per term, and its
@@ -112,36 +151,34 @@ class DETRDistiller(ConfigurableDistiller):
 
     def _compute(self, pair: Optional[DistillPair]) -> Dict[str, Tensor]:
         found: Dict[str, Tensor] = {}
-        if pair is not None:
-            pair.assigned_stages = self._assigned_stages(pair)
-        for name, loss in self.pair_losses.items():
+        for name, loss in self.distill_losses.items():
             scale = self.scale(name)
             if pair is None or scale == 0:
-                found.update(_idle(name, loss))
-                continue
-            for term, value in loss(pair).items():
-                is_statistic = term in loss.statistics
-                stem = name[len('loss_') :] if is_statistic else name
-                found[f'{stem}.{term}' if term else stem] = (1 if is_statistic else scale) * value
-        if self.loss_forward_mappings and pair is not None:  # MMRazor's, from its recorders
-            mapped = super().compute_distill_losses()
-            found.update({name: self.scale(name) * value for name, value in mapped.items()})
+                found.update(self._disabled(name))
+            elif isinstance(loss, DistillLoss):
+                for term, value in loss(pair).items():
+                    is_statistic = term in loss.statistics
+                    stem = name[len('loss_') :] if is_statistic else name
+                    found[f'{stem}.{term}' if term else stem] = (
+                        1 if is_statistic else scale
+                    ) * value
+            else:  # MMRazor's, from its recorders
+                mapping = self.loss_forward_mappings[name].items()
+                found[name] = scale * loss(**{key: self.get_record(**at) for key, at in mapping})
         return found
 
-    def _assigned_stages(self, pair: DistillPair) -> Tuple[int, ...]:
-        """Teacher stages whose assignment some loss reads, so that one call makes them all."""
-        counts = [
-            forward.outputs.logits.shape[0]
-            for forward in (pair.student_forward, pair.teacher_forward)
-        ]
-        active = (loss for name, loss in self.pair_losses.items() if self.scale(name))
-        return tuple(sorted({stage for loss in active for stage in loss.assigned_stages(*counts)}))
-
-
-def _idle(name: str, loss: nn.Module) -> Dict[str, Tensor]:
-    """Zero times the parameters of a disabled loss: in DDP none of them may go unused."""
-    parameters = [parameter.sum() for parameter in loss.parameters()]
-    return {name: 0 * sum(parameters)} if parameters else {}
+    def _disabled(self, name: str) -> Dict[str, Tensor]:
+        """Zero times the parameters of a disabled loss: in DDP none of them may go unused."""
+        loss = self.distill_losses[name]
+        modules = [loss]
+        if isinstance(loss, InjectedLoss):
+            modules.append(self.injections[loss.injection_name])
+        connectors = (
+            at.get('connector') for at in self.loss_forward_mappings.get(name, {}).values()
+        )
+        modules += [self.connectors[connector] for connector in connectors if connector]
+        sums = [parameter.sum() for module in modules for parameter in module.parameters()]
+        return {name: 0 * torch.stack(sums).sum()} if sums else {}
 
 
 def _check_options(name: str, config: Dict[str, Any]) -> None:

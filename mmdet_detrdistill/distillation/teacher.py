@@ -5,13 +5,12 @@ from dataclasses import replace
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
-from mmdet.registry import MODELS
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from ..checkpoints.read import load_strictly
-from ..config.read import detector_config
-from ..detectors import DetectorAdapter, ForwardPass
+from ..detectors import DetectorAdapter, ForwardPass, build_detector
+from .preprocessing import Renormalise, num_channels
 
 
 def build_teacher(
@@ -29,7 +28,7 @@ def build_teacher(
                 'teacher_ckpt is missing: a teacher built from a config has random weights. '
                 'Give a checkpoint, for example --cfg-options model.teacher_ckpt=FILE'
             )
-        teacher = MODELS.build(detector_config(teacher))
+        teacher = build_detector(teacher, 'teacher')
     meta = {} if checkpoint is None else load_strictly(teacher, checkpoint, what='teacher')
     return teacher, meta
 
@@ -42,6 +41,8 @@ class TeacherPass:
 
     Args:
         adapter: the teacher's.
+        renormalise: turns the student's batch into the teacher's, see `Renormalise`; None = the
+            same images.
         autocast: dtype of the teacher's arithmetic, 'bfloat16' or 'float16'; None = as the
             training is. Its predictions are float32 again.
         channels_last: memory format of backbone and images.
@@ -55,6 +56,7 @@ class TeacherPass:
     def __init__(
         self,
         adapter: DetectorAdapter,
+        renormalise: Optional[Renormalise] = None,
         autocast: Optional[str] = None,
         channels_last: bool = False,
         compile: Optional[Dict[str, Any]] = None,
@@ -64,6 +66,7 @@ class TeacherPass:
                 f"teacher_pass.autocast must be None, 'bfloat16' or 'float16', got {autocast!r}"
             )
         self.adapter = adapter
+        self.renormalise = renormalise
         self.dtype = None if autocast is None else getattr(torch, autocast)
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         backbone = adapter.detector.backbone
@@ -79,6 +82,8 @@ class TeacherPass:
     @torch.no_grad()
     def __call__(self, images: Tensor, samples: List[Any]) -> ForwardPass:
         """Walk over images (B, 3, H, W), without what only the teacher's own loss would need."""
+        if self.renormalise is not None:
+            images = self.renormalise(images, samples)
         with ExitStack() as stack:
             if self.dtype is not None:
                 stack.enter_context(torch.autocast(images.device.type, self.dtype))
@@ -87,7 +92,7 @@ class TeacherPass:
             )
         return ForwardPass(
             replace(forward.state, head_inputs={}),
-            replace(forward.outputs, decoder_outputs={}, head_outputs=()),
+            replace(forward.outputs, decoder_outputs={}),
         )
 
 
@@ -96,33 +101,22 @@ def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_class
 
     Args:
         student: adapter of the student; likewise `teacher`.
-        same_classes: there is no class map, so that the numbers of classes must agree.
+        same_classes: there is no class map, so that the numbers of classes must agree, but for a
+            teacher that is prompted with the student's.
 
     Raises:
-        ValueError: another number of classes or another image normalisation.
+        ValueError: another number of classes or of image channels.
     """
+    same_classes = same_classes and not teacher.prompted
     if same_classes and student.num_classes != teacher.num_classes:
         raise ValueError(
             f'the student has {student.num_classes} classes, the teacher {teacher.num_classes}: '
             "their class scores cannot be compared. Set bbox_head.num_classes, or class_map='auto' "
             'to pair the classes by name.'
         )
-    own, other = (_preprocessing(adapter) for adapter in (student, teacher))
-    for name, value in own.items():
-        if value != other[name]:
-            raise ValueError(
-                f'student and teacher preprocess images differently: {name} is {value} and '
-                f'{other[name]}. Both see the same batch, so that the teacher must have been '
-                'trained alike.'
-            )
-
-
-def _preprocessing(adapter: DetectorAdapter) -> Dict[str, Any]:
-    """What a detector's preprocessor does to the pixels: mean, std, order of channels."""
-    preprocessor = adapter.detector.data_preprocessor
-    values = {name: getattr(preprocessor, name, None) for name in ('mean', 'std')}
-    listed = {
-        name: value.flatten().tolist() if isinstance(value, torch.Tensor) else value
-        for name, value in values.items()
-    }
-    return {**listed, 'bgr_to_rgb': getattr(preprocessor, '_channel_conversion', None)}
+    channels = num_channels(student.detector), num_channels(teacher.detector)
+    if channels[0] != channels[1]:
+        raise ValueError(
+            f'the student takes images of {channels[0]} channels, the teacher of {channels[1]}: '
+            'they cannot see the same batch'
+        )

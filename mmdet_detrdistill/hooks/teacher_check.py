@@ -79,7 +79,7 @@ def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[flo
     seen: List[int] = []
     for batch in loader:
         data = model.data_preprocessor(batch, False)
-        samples = model.teacher.predict(data['inputs'], data['data_samples'])
+        samples = model.teacher_adapter.predict(data['inputs'], data['data_samples'])
         samples = samples[: own_share - len(seen)]
         seen += [sample.img_id for sample in samples]
         if model.class_map is not None:

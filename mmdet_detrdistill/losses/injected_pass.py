@@ -1,15 +1,17 @@
-"""What losses on the student's injected decoder pass have in common."""
+"""What the losses on the student's injected decoder pass have in common."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
-from ..detectors import DecoderOutputs, DetectorAdapter
+from ..detectors import DecoderOutputs
 from ..detectors.pair import DistillPair
 from .base import DistillLoss
-from .injection import InjectionRule, build_injection
 
 
 class InjectedLoss(DistillLoss):
-    """A loss on what the student answers to the teacher's queries.
+    """A loss on the student's predictions for injected queries.
+
+    The distiller builds the rule, shares it among losses of equal config, and sets
+    `injection_name`.
 
     Args:
         injection: config of a registered rule; `type='auto'` takes the teacher's queries where they
@@ -18,19 +20,12 @@ class InjectedLoss(DistillLoss):
     """
 
     injects = True
+    injection_name = ''
 
     def __init__(self, injection: Dict[str, Any], *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.injection_config = dict(injection)
-        self.injection: Optional[InjectionRule] = None
-
-    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
-        """Build the rule, unless another loss of the same config has shared its own already."""
-        if self.injection is None:
-            self.injection = build_injection(self.injection_config, student, teacher)
 
     def injected_pass(self, pair: DistillPair) -> DecoderOutputs:
-        """The student's predictions for the injected queries."""
-        if self.injection is None:
-            raise RuntimeError(f'{type(self).__name__}.prepare has not been called')
-        return pair.injected_pass(self.injection)
+        """Decode the injected queries, once per batch for all losses that share the rule."""
+        return pair.injected_pass(self.injection_name)

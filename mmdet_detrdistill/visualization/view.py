@@ -91,6 +91,7 @@ def view_pair(model: Any, data: Dict[str, Any]) -> PairView:
             model.teacher_adapter.forward_pass(images, samples),
             samples,
             model.class_map,
+            model.distiller.injections,
         )
         return _view(model, pair, data['inputs'])
     finally:
@@ -215,7 +216,7 @@ def injected_references(model: Any, pair: DistillPair) -> Optional[Tensor]:
     losses = [loss for loss in model.distiller.pair_losses.values() if loss.injects]
     if not losses:
         return None
-    references = pair.injected_pass(losses[0].injection).decoder_outputs.get('references')
+    references = losses[0].injected_pass(pair).decoder_outputs.get('references')
     if references is None:
         return None
     if isinstance(references, (list, tuple)) or references.dim() == 4:

@@ -53,7 +53,7 @@ def test_all_missing_parts_are_in_one_error():
 def test_error_names_both_extras():
     message = run_python(HIDE + REPORT, 'mmengine')
     assert 'mmengine is not installed' in message
-    assert 'mmdet_detrdistill[openmmlab]' in message
+    assert '".[openmmlab]"' in message
     assert 'mmdet_detrdistill[onedl]' in message
 
 

@@ -130,6 +130,7 @@ def test_unmapped_class_gets_no_target(variant, preset):
         model.teacher_adapter.forward_pass(images, samples),
         samples,
         model.class_map,
+        model.distiller.injections,
     )
     for image, given in enumerate(([0, 1], [2])):
         for stage in pair.teacher_assignment[:, image]:
@@ -141,7 +142,7 @@ def test_unmapped_class_gets_no_target(variant, preset):
     assert gradient[..., 1].abs().sum() == 0
     assert all(gradient[..., label].abs().sum() > 0 for label in (0, 2))
 
-    answers = pair.injected_pass(model.distiller.pair_losses['loss_aligned_kd'].injection).logits
+    answers = model.distiller.pair_losses['loss_aligned_kd'].injected_pass(pair).logits
     aligned = model.distiller.pair_losses['loss_aligned_kd'](pair)
     (gradient,) = torch.autograd.grad(aligned['cls'] + aligned['neg_cls'], answers)
     assert gradient[..., 1].abs().sum() == 0

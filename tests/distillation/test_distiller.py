@@ -53,26 +53,45 @@ def test_unknown_loss_in_set_scale():
         build(distill_losses=OURS).distiller.set_scale('loss_typo', 1.0)
 
 
-def test_mmrazor_loss_beside_ours():
-    """CWD on the neck through MMRazor's recorders; equal to a direct call on the same maps."""
-    model = build(
+def with_cwd():
+    """CWD on the neck, through MMRazor's recorders and a connector."""
+    student = dict(from_student=True, recorder='neck', data_idx=0, connector='widen')
+    return build(
         distill_losses={**OURS, 'loss_cwd': dict(type='ChannelWiseDivergence', tau=1.0)},
         student_recorders=dict(neck=dict(type='ModuleOutputs', source='neck')),
         teacher_recorders=dict(neck=dict(type='ModuleOutputs', source='neck')),
+        connectors=dict(widen=dict(type='ConvModuleConnector', in_channel=256, out_channel=256)),
         loss_forward_mappings=dict(
             loss_cwd=dict(
-                preds_S=dict(from_student=True, recorder='neck', data_idx=0),
-                preds_T=dict(from_student=False, recorder='neck', data_idx=0),
+                preds_S=student, preds_T=dict(from_student=False, recorder='neck', data_idx=0)
             )
         ),
     )
+
+
+def test_mmrazor_loss_beside_ours():
+    """Equal to a direct call on the same maps."""
+    model = with_cwd()
     images, samples = batch()
     losses = model.loss(images, samples)
     with torch.no_grad():
         maps = [side.extract_feat(images)[0] for side in (model.student, model.teacher)]
+        maps[0] = model.distiller.connectors['widen'](maps[0])
         expected = model.distiller.distill_losses['loss_cwd'](*maps)
     torch.testing.assert_close(losses['loss_cwd'], expected)
     assert 'loss_feature_kd' in losses
+
+
+def test_factor_zero_skips_a_mmrazor_loss():
+    """It is not computed; its connector gets a gradient of zero, as DDP needs."""
+    model = with_cwd()
+    model.distiller.set_scale('loss_cwd', 0)
+    model.distiller.distill_losses['loss_cwd'].forward = None  # calling it would raise
+    losses = model.loss(*batch())
+    assert losses['loss_cwd'] == 0
+    losses['loss_cwd'].backward()
+    for parameter in model.distiller.connectors.parameters():
+        assert not parameter.grad.any()
 
 
 def test_stopped_distillation_leaves_the_task_loss_alone():

@@ -10,7 +10,7 @@ from typing import List, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / 'README.md', ROOT / 'README_zh-CN.md', ROOT / 'CONTRIBUTING.md']
-PAGES += [ROOT / 'docs' / 'your_detector.md']  # first: others use what it trains
+PAGES += [ROOT / 'docs' / 'tutorial.md']  # first: others use what it trains
 PAGES += sorted(set((ROOT / 'docs').glob('*.md')) - set(PAGES)) + sorted(
     (ROOT / 'configs').glob('**/README.md')
 )
@@ -106,9 +106,9 @@ model = dict(num_queries=20, decoder=dict(num_layers=2))
 
 
 def own_config() -> str:
-    """my_distill.py, as the README has it."""
-    readme = (ROOT / 'README.md').read_text()
-    return re.search(r'```python\n(# my_distill\.py\n.*?)```', readme, re.DOTALL).group(1)
+    """my_distill.py, as docs/configs.md has it."""
+    page = (ROOT / 'docs' / 'configs.md').read_text()
+    return re.search(r'```python\n(# my_distill\.py\n.*?)```', page, re.DOTALL).group(1)
 
 
 def lay(folder: Path, python: Python) -> None:

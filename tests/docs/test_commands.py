@@ -16,6 +16,7 @@ from tests.docs.commands import PAGES, ROOT, Command, Python, expand, lay, texts
 # (command, what runs it): a test as file::name, a line of .ci/run, or a longer command of the pages
 ELSEWHERE = [
     (r'make (quickstart|test|docs)( ARGS=.*)?', '.ci/run'),
+    (r'make (unit|format|setup source \.venv/bin/activate|setup source activate)', 'Makefile'),
     (r'mim train mmdet_detrdistill my_distill\.py', 'tests/mim/test_mim.py::test_own_config'),
     (r'mim test mmdet_detrdistill my_distill\.py .*', 'tests/mim/test_mim.py::test_own_config'),
     (r'mim test mmdet student/.*', 'tests/mim/test_mim.py::test_own_config'),
@@ -38,6 +39,8 @@ ELSEWHERE = [
         'tests/tools/test_visualize.py::test_pictures_of_both_images',
     ),
     (r'python tools/ablation\.py.*', 'tests/tools/test_ablation.py::test_fast_run'),
+    (r'python tools/train\.py my_teacher\.py', 'python tools/train.py my_student.py'),
+    (r'python tools/distill\.py .*/epoch_12\.pth', 'python tools/distill.py my_student.py'),
     (r'pip install torch', 'tools/setup_env.sh'),
     (r'pip install setuptools>=77,<81 wheel ninja', 'tools/setup_env.sh'),
     (r'pip install --no-build-isolation mmcv==2\.1\.0', 'tools/setup_env.sh'),
@@ -50,17 +53,6 @@ ELSEWHERE = [
         r'python tools/train\.py my_distill\.py --amp',  # MMEngine's wrapper wants a GPU
         'tests/tools/test_train_and_test.py::test_amp_and_learning_rate',
     ),
-]
-WALK = 'detrdistill_my_student-from-my_teacher'
-ELSEWHERE += [  # docs/walk.md: the commands of the other pages, with a newcomer's files
-    (r'git clone URL mmdet_detrdistill|cd mmdet_detrdistill|make setup', '.ci/run'),
-    (r'source (\.venv/bin/)?activate', 'tools/setup_env.sh'),
-    (r'ls \.\./cells \.\./cells/annotations', 'docs/walk.md'),
-    (r'python tools/train\.py my_teacher\.py', 'python tools/train.py my_student.py'),
-    (r'python tools/distill\.py .*/epoch_12\.pth', 'python tools/distill.py my_student.py'),
-    (rf'python tools/test\.py {WALK}\.py .*', 'python tools/test.py my_distill.py'),
-    (rf'python tools/export_student\.py {WALK}\.py .*', 'python tools/export_student.py my_dist'),
-    (r'python predict\.py', 'tests/docs/test_commands.py::test_code_that_uses_the_student'),
 ]
 ELSEWHERE += [  # minutes each
     (r'python benchmarks/benchmark\.py .*', 'tests/benchmarks/test_benchmark.py::test_sweep'),
@@ -112,8 +104,8 @@ def all_texts():
 
 def test_commands_are_found():
     pages = {page for page, _ in all_texts()}
-    assert {'README.md', 'docs/faq.md', 'docs/weights.md', 'configs/dino/README.md'} <= pages
-    assert ('README.md', 'python tools/check.py my_distill.py') in all_texts()
+    assert {'README.md', 'docs/faq.md', 'docs/configs.md', 'configs/dino/README.md'} <= pages
+    assert ('docs/tutorial.md', 'python tools/check.py my_distill.py') in all_texts()
 
 
 @pytest.mark.parametrize(('page', 'text'), all_texts(), ids=lambda value: value[:60])

@@ -1,4 +1,4 @@
-"""What docs/method.md and docs/configs.md name exists, and their example runs."""
+"""What docs/method.md names exists, and the config of docs/configs.md takes a step."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmdet_detrdistill.losses import AssignKDLoss, FeatureKDLoss, LogitsKDLoss
+from tests.docs.commands import own_config
 from tests.stepping import (
     build_from_config,
     load,
@@ -18,7 +19,6 @@ from tests.stepping import (
 
 ROOT = Path(__file__).resolve().parents[2]
 METHOD = (ROOT / 'docs' / 'method.md').read_text()
-CONFIGS = (ROOT / 'docs' / 'configs.md').read_text()
 
 
 def named_objects(text):
@@ -51,16 +51,15 @@ def test_preset_tables_are_the_code_s(loss):
             assert cell.split('`')[1] == str(options[name]), (name, cell)
 
 
-def test_own_detector_in_ten_lines(tmp_path, monkeypatch):
-    """The example of docs/configs.md, next to a student and a teacher of one's own."""
+def test_distillation_config(tmp_path, monkeypatch):
+    """The config of docs/configs.md, beside a student and a teacher of the user."""
     monkeypatch.chdir(tmp_path)
     stock = ROOT / 'configs' / 'conditional_detr' / 'conditional-detr_r18_8xb2-50e_coco.py'
     student = shrink(load(stock), tmp_path)
     student.dump('my_student.py')
     student.dump('my_teacher.py')
     Path(save_random_teacher('my_teacher.py', tmp_path)).rename('my_teacher.pth')
-    example = re.search(r'```python\n(_base_.*?)```', CONFIGS, re.DOTALL).group(1)
-    Path('mine.py').write_text(example)
+    Path('mine.py').write_text(own_config())
 
     model, optim_wrapper = build_from_config(load(tmp_path / 'mine.py'))
     log_vars, _ = step(model, optim_wrapper, synthetic_batch())

@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.browser import BADLY_PLACED
+
 ROOT = Path(__file__).resolve().parents[2]
 FETCHING = {'script': 'src', 'img': 'src', 'link': 'href', 'iframe': 'src', 'source': 'srcset'}
 
@@ -84,12 +86,12 @@ def test_nothing_is_fetched_from_elsewhere(pages, site):
 
 def test_api_pages_have_the_public_names(site):
     import mmdet_detrdistill
-    from mmdet_detrdistill import functional, hooks
+    from mmdet_detrdistill import hooks
 
     text = ''.join(path.read_text() for path in (site / 'api').glob('*.html'))
     documented = set(re.findall(r'id="mmdet_detrdistill\.([\w.]+)"', text))
     names = {name.split('.')[-1] for name in documented}
-    assert set(functional.__all__) | set(hooks.__all__) <= names
+    assert {'logits_kd', 'feature_kd', 'assign_kd', 'aligned_kd', *hooks.__all__} <= names
     public = mmdet_detrdistill.__all__
     assert {n for n in public if not ismodule(getattr(mmdet_detrdistill, n))} <= names
     tools = (site / 'api' / 'tools.html').read_text()
@@ -97,9 +99,23 @@ def test_api_pages_have_the_public_names(site):
     assert 'id="training_runspy"' not in tools, 'no command'
 
 
-@pytest.mark.parametrize(
+every_figure = pytest.mark.parametrize(
     'figure', sorted((ROOT / 'docs' / 'figures').glob('*.svg')), ids=lambda p: p.stem
 )
+
+
+@every_figure
+@pytest.mark.parametrize('font', ['DejaVu Sans', 'Liberation Sans', 'sans-serif'])
+def test_words_of_figures_do_not_overlap(figure, font, browser):
+    text, replaced = re.subn(r'font-family: [^;]+;', f'font-family: {font};', figure.read_text())
+    assert replaced
+    tab = browser.new_page(viewport=dict(width=1100, height=800))
+    tab.set_content(f'<figure>{text}</figure>')
+    assert tab.evaluate(BADLY_PLACED) == []
+    tab.close()
+
+
+@every_figure
 def test_figures_are_small_and_complete(figure):
     """Text, for a diff; no font or image from elsewhere; another look in the dark; a title."""
     text = figure.read_text()

@@ -37,13 +37,13 @@ def run_all(quick: bool, folder: Path) -> List[Result]:
 
 
 def table(results: List[Result]) -> str:
-    lines = ['| fault | expected | observed | to go on from | |', '|---|---|---|---|---|']
+    lines = ['| fault | observed, as expected | remains |', '|---|---|---|']
     for found in results:
         text = found.observed
-        text = text if len(text) <= 260 else f'{text[:257]}...'
+        text = text if len(text) <= 110 else f'{text[:107]}...'
         text = text.replace('|', '\\|').replace('<', '&lt;')
-        verdict = 'as expected' if found.fits else '**not as expected**'
-        cells = [found.case.name, found.case.outcome, text, found.kept, verdict]
+        verdict = '' if found.fits else f'**not as expected** ({found.case.outcome}): '
+        cells = [found.case.name, verdict + text, found.kept]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
 

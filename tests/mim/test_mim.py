@@ -129,7 +129,7 @@ def documented(environment, page, start):
 
 
 def test_own_config(environment, teacher):
-    """The README's config and commands, beside a student and a teacher of one's own."""
+    """The documented config and commands, beside a student and a teacher of one's own."""
     folder, base = environment.folder, ROOT / 'configs' / 'quickstart'
     for role in ('student', 'teacher'):
         (path,) = base.glob(f'deformable-detr_{role}_*.py')
@@ -138,9 +138,9 @@ def test_own_config(environment, teacher):
     (folder / 'my_teacher.pth').symlink_to(teacher)
     (folder / 'my_distill.py').write_text(own_config())
     (folder / 'CKPT').symlink_to('work_dirs/my_distill/epoch_1.pth')
-    trained = documented(environment, 'README.md', 'mim train')
+    trained = documented(environment, 'docs/tutorial.md', 'mim train')
     assert 'Training finished successfully' in trained and 'loss_assign_kd' in trained
-    distilled = scores(documented(environment, 'README.md', 'mim test'))
+    distilled = scores(documented(environment, 'docs/tutorial.md', 'mim test'))
 
     # the student alone, by MMDetection alone
     export = str(ROOT / 'tools' / 'export_student.py')

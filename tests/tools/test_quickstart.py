@@ -48,7 +48,7 @@ def write_log(folder, stamp, scores):
     lines = [dict(loss=1.0, step=1)]
     names = ('', '_50', '_75', '_s', '_m', '_l')
     for epoch, score in scores.items():
-        lines.append({**{f'coco/bbox_mAP{n}': score for n in names}, 'step': epoch})
+        lines.append({**{f'coco/bbox_mAP{n}': score for n in names}, 'step': epoch, 'time': 1})
     (path / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
 
 
@@ -85,7 +85,7 @@ folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1])
 names = ('', '_50', '_75', '_s', '_m', '_l')
 logs = folder / 'stamp' / 'vis_data'
 logs.mkdir(parents=True, exist_ok=True)
-line = {**{f'coco/bbox_mAP{n}': 0.25 for n in names}, 'step': 3}
+line = {**{f'coco/bbox_mAP{n}': 0.25 for n in names}, 'step': 3, 'time': 1}
 (logs / 'scalars.json').write_text(json.dumps(line))
 (folder / 'calls').open('a').write(' '.join(sys.argv) + '\\n')
 if (folder / 'fail').exists():

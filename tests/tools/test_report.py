@@ -14,6 +14,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from tests.browser import BADLY_PLACED
 from tests.tiny_detectors import tiny_config
 from tests.tools.work_dirs import distillation, tool, train_line, work_dir, write_log
 
@@ -88,7 +89,7 @@ def test_card_by_value(real, page):
 
 def test_figures_are_written(page):
     names = {path.stem for path in (page / 'charts').glob('*.png')}
-    expected = {'map', 'instability', 'classes', 'distillation_share', 'loss_loss_cls'}
+    expected = {'map', 'instability', 'classes_2', 'distillation_share', 'loss_loss_cls'}
     assert expected | {'loss_loss', 'loss_loss_bbox', 'loss_loss_logits_kd_cls'} <= names
 
 
@@ -102,36 +103,6 @@ def test_every_chart_has_named_axes(page):
         assert sum('(' in word or word == 'class' for word in words) >= 2, words
 
 
-@pytest.fixture(scope='module')
-def browser():
-    """Chromium of the system, driven by Playwright."""
-    path = shutil.which('chromium') or shutil.which('chromium-browser')
-    path = path or shutil.which('google-chrome')
-    if path is None:
-        pytest.skip('no Chromium: apt-get install chromium')  # in CI a skip is a failure
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=path,
-            args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'],
-        )
-        yield started
-        started.close()
-
-
-# words of each chart that leave it or lie on another; tables that do not fit their place
-BADLY_PLACED = """() => [...document.querySelectorAll('figure svg')].flatMap(svg => {
-    const frame = svg.getBoundingClientRect();
-    const words = [...svg.querySelectorAll('text')];
-    const boxes = words.map(e => e.getBoundingClientRect());
-    const inside = a => a.left > frame.left - 1 && a.right < frame.right + 1 &&
-        a.top > frame.top - 1 && a.bottom < frame.bottom + 1;
-    const apart = (a, b) => a.right < b.left + 1 || b.right < a.left + 1 ||
-        a.bottom < b.top + 1 || b.bottom < a.top + 1;
-    return words.filter((_, i) => !inside(boxes[i]) ||
-        boxes.some((other, j) => i < j && !apart(boxes[i], other))).map(e => e.textContent);
-})"""
 CUT_TABLES = """() => [...document.querySelectorAll('.wide')].filter(
     e => e.scrollWidth > e.clientWidth).map(e => e.previousElementSibling.textContent)"""
 
@@ -192,6 +163,6 @@ def test_evaluate_fills_what_was_not_logged(real, tmp_path, monkeypatch):
     config.dump(folder / 'alone.py')
     run = tool('run_report.work_dir').read_work_dir(str(folder))
     assert run.curve == [] and run.per_class == {}
-    tool('run_report.measure').evaluate_classes(run)
+    tool('run_report.measure').evaluate(run)
     assert 0 <= run.final['mAP'] <= 100
     assert set(run.per_class) <= set(names)

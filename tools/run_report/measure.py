@@ -1,62 +1,60 @@
-"""The final card: size, cost and speed of each detector, measured side by side in one run."""
+"""Size, cost and speed of each detector, measured side by side, and evaluations made up for."""
 
 import os
 import statistics
+import tempfile
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
-from .roles import Group
-from .work_dir import TrainingRun, WorkDirError, class_scores
+from .summary import Group
+from .work_dir import TrainingRun, WorkDirError, read_metrics
 
 BATCH = 8
 
 
-def detector_of(run: TrainingRun) -> Any:
-    """The detector of a run, a distillation's student alone, with its weights, in eval mode."""
+def load(model: Any, checkpoint: str) -> Any:
+    """Load the detector's weights, of a distillation the student's."""
+    from mmdet_detrdistill.checkpoints.export import student_state_dict
+    from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
+
+    weights = student_state_dict(load_checkpoint_file(checkpoint))
+    load_state_strictly(model, weights, checkpoint, what='detector')
+    return model
+
+
+def build(run: TrainingRun) -> Dict[str, Any]:
+    """The detector of a run in eval mode, its parameters, and bytes of weights and checkpoint."""
     from mmdet.registry import MODELS
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
 
-    from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
-    from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
+    from mmdet_detrdistill.check.model import parameters_of
+    from mmdet_detrdistill.checkpoints.export import student_config
 
     config = student_config(Config.fromfile(run.config_path))
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(config.model)
-    if run.checkpoint is not None:
-        weights = student_state_dict(load_checkpoint_file(run.checkpoint))
-        load_state_strictly(model, weights, run.checkpoint, what='detector')
-    return model.eval()
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+        model = MODELS.build(config.model).eval()
+    return {
+        'model': model if run.checkpoint is None else load(model, run.checkpoint),
+        'parameters': parameters_of(model),
+        'weights_bytes': sum(t.numel() * t.element_size() for t in model.state_dict().values()),
+        'checkpoint_bytes': run.checkpoint and os.path.getsize(run.checkpoint),
+    }
 
 
-def first_image(run: TrainingRun) -> Optional[Tuple[Any, Any]]:
-    """The first validation image as its pipeline leaves it, and its sample; None without data."""
+def first_image(groups: Sequence[Group]) -> Dict[str, Any]:
+    """The first validation image as its pipeline leaves it; empty where no data are there."""
     from mmengine.config import Config
     from mmengine.registry import DATASETS, DefaultScope
 
-    config = Config.fromfile(run.config_path)
-    try:
-        with DefaultScope.overwrite_default_scope('mmdet'):
-            dataset = DATASETS.build(config.val_dataloader.dataset)
-        entry = dataset[0]
-    except (FileNotFoundError, AttributeError):
-        return None
-    return entry['inputs'], entry['data_samples']
-
-
-def card(run: TrainingRun) -> Dict[str, Any]:
-    """What needs no clock: parameters, bytes of weights and of the checkpoint file."""
-    from mmdet_detrdistill.check.model import parameters_of
-
-    model = detector_of(run)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    file = None if run.checkpoint is None else os.path.getsize(run.checkpoint)
-    return {
-        'model': model,
-        'parameters': parameters_of(model),
-        'weights_bytes': size,
-        'checkpoint_bytes': file,
-    }
+    for group in groups:
+        config = Config.fromfile(group.runs[0].config_path)
+        try:
+            with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+                return dict(DATASETS.build(config.val_dataloader.dataset)[0])
+        except (FileNotFoundError, AttributeError):
+            continue
+    return {}
 
 
 def measure(
@@ -73,116 +71,97 @@ def measure(
     """
     import torch
 
-    from mmdet_detrdistill.check.model import count_flops
+    from mmdet_detrdistill.check.step import count_flops
     from mmdet_detrdistill.detectors import build_adapter
 
-    cards, missing = [], []
+    cards: List[Dict[str, Any]] = []
+    missing = []
     for group in groups:
         try:
-            cards.append(card(group.runs[0]))
+            cards.append(build(group.runs[0]))
         except Exception as error:  # a config of anybody: one that does not build is named
             cards.append({})
-            missing.append(
-                f'{group.label}: not measured, {type(error).__name__}: '
-                + ' '.join(str(error).split())[:200]
-            )
-    given = next(filter(None, (first_image(group.runs[0]) for group in groups)), None)
-    how: Dict[str, Any] = {}
-    present = [entry for entry in cards if entry]
-    if given is None or not present:
+            text = ' '.join(str(error).split())[:200]
+            missing.append(f'{group.label}: not measured, {type(error).__name__}: {text}')
+    present, data = [card for card in cards if card], first_image(groups)
+    models = [card.pop('model') for card in present]
+    if not data or not models:
         missing.append('FLOPs, latency and throughput: the validation data are not there')
-    else:
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        for entry in present:
-            model = entry['model']
-            batch = dict(inputs=[given[0]], data_samples=[given[1]])
-            data = model.data_preprocessor(batch, training=False)
-            # on the CPU: deformable attention counts only there
-            flops = count_flops(build_adapter(model), data['inputs'], data['data_samples'])
-            entry['gflops'] = None if flops.startswith('n/a') else float(flops)
-            model.to(device)
-        single, batched = (time_batches(present, given, n, device, seconds) for n in (1, BATCH))
-        for entry, one, many in zip(present, single, batched):
-            entry['latency_ms'] = round(1000 * statistics.median(one), 2)
-            entry['latency_range_ms'] = [round(1000 * f(one), 2) for f in (min, max)]
-            entry['images_per_second'] = round(BATCH / statistics.median(many), 1)
-        how = {
-            'image': 'x'.join(str(side) for side in given[0].shape[-2:]),
-            'device': torch.cuda.get_device_name(0) if device == 'cuda' else 'CPU',
-            'threads': torch.get_num_threads(),
-            'rounds': len(single[0]),
-            'batch': BATCH,
-        }
-    for entry in present:
-        del entry['model']
+        return cards, {}, missing
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    for card, model in zip(present, models):
+        batch = batch_of(model, data, 1)
+        # on the CPU: deformable attention counts only there
+        flops = count_flops(build_adapter(model), batch['inputs'], batch['data_samples'])
+        card['gflops'] = None if flops.startswith('n/a') else float(flops)
+        model.to(device)
+    single, batched = (time_batches(models, data, n, device, seconds) for n in (1, BATCH))
+    for card, one, many in zip(present, single, batched):
+        card['latency_ms'] = round(1000 * statistics.median(one), 2)
+        card['latency_range_ms'] = [round(1000 * f(one), 2) for f in (min, max)]
+        card['images_per_second'] = round(BATCH / statistics.median(many), 1)
+    how = {
+        'image': 'x'.join(str(side) for side in data['inputs'].shape[-2:]),
+        'device': torch.cuda.get_device_name(0) if device == 'cuda' else 'CPU',
+        'threads': torch.get_num_threads(),
+        'rounds': len(single[0]),
+        'batch': BATCH,
+    }
     return cards, how, missing
 
 
+def batch_of(model: Any, data: Dict[str, Any], size: int) -> Dict[str, Any]:
+    """A batch of `size` equal images, preprocessed."""
+    batch = {name: [data[name]] * size for name in ('inputs', 'data_samples')}
+    return dict(model.data_preprocessor(batch, training=False))
+
+
 def time_batches(
-    cards: Sequence[Dict[str, Any]], given: Tuple[Any, Any], size: int, device: str, seconds: float
+    models: Sequence[Any], data: Dict[str, Any], size: int, device: str, seconds: float
 ) -> List[List[float]]:
     """Seconds per forward pass of each detector, in turns, after one warm-up."""
     import torch
 
-    found: List[List[float]] = [[] for _ in cards]
-    inputs = []
-    for entry in cards:
-        batch = dict(inputs=[given[0]] * size, data_samples=[given[1]] * size)
-        inputs.append(entry['model'].data_preprocessor(batch, training=False))
-
-    def run(index: int) -> float:
-        data = inputs[index]
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        with torch.no_grad():
-            cards[index]['model'].predict(data['inputs'], data['data_samples'], rescale=False)
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    for index in range(len(cards)):
-        run(index)
+    batches = [batch_of(model, data, size) for model in models]
+    wait = torch.cuda.synchronize if device == 'cuda' else lambda: None
+    taken: List[List[float]] = [[] for _ in models]
     end = time.perf_counter() + seconds
-    while len(found[0]) < 3 or (time.perf_counter() < end and len(found[0]) < 200):
-        for index in range(len(cards)):
-            found[index].append(run(index))
-    return found
+    while len(taken[0]) < 4 or (time.perf_counter() < end and len(taken[0]) < 200):
+        for model, batch, times in zip(models, batches, taken):
+            wait()
+            start = time.perf_counter()
+            with torch.no_grad():
+                model.predict(batch['inputs'], batch['data_samples'], rescale=False)
+            wait()
+            times.append(time.perf_counter() - start)
+    return [times[1:] for times in taken]
 
 
-def evaluate_classes(run: TrainingRun) -> None:
+def evaluate(run: TrainingRun) -> None:
     """Set `per_class` (and `curve`, where it is empty) by evaluating the last checkpoint.
 
     Raises:
         WorkDirError: there is no checkpoint.
         FileNotFoundError: the validation data are not there.
     """
-    import tempfile
-
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
-    from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
-
-    from .work_dir import METRICS
+    from mmdet_detrdistill.checkpoints.export import student_config
 
     if run.checkpoint is None:
         raise WorkDirError(f'{run.folder}: there is no checkpoint to evaluate')
     config = student_config(Config.fromfile(run.config_path))
-    metrics = config.test_evaluator
-    for metric in metrics if isinstance(metrics, list) else [metrics]:
-        if metric.type == 'CocoMetric':
+    evaluators = config.test_evaluator
+    for metric in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if str(metric.type).endswith('CocoMetric'):
             metric.classwise = True
     config.load_from, config.resume = None, False
-    with tempfile.TemporaryDirectory() as folder:
-        config.work_dir = folder
+    with tempfile.TemporaryDirectory() as config.work_dir:
         runner = Runner.from_cfg(config)
-        weights = student_state_dict(load_checkpoint_file(run.checkpoint))
-        load_state_strictly(runner.model, weights, run.checkpoint, what='student')
-        values = runner.test()
-    run.per_class = class_scores(values)
+        load(runner.model, run.checkpoint)
+        metrics, run.per_class = read_metrics(runner.test())
     if not run.curve:
-        scores = {name: round(100 * values[key], 1) for name, key in METRICS.items()}
-        epochs = (run.settings.get('train_cfg') or {}).get('max_epochs')
-        run.curve = [{'epoch': epochs, **scores}]
+        train = run.settings.get('train_cfg') or {}
+        length = train.get('max_iters', train.get('max_epochs'))
+        run.curve = [{run.unit: length, **metrics}]

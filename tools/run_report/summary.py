@@ -1,146 +1,212 @@
-"""The figures of a report: means, spreads, gains, the table."""
+"""Groups of trainings and the figures of a report: means, spreads, gains, the table."""
 
 import datetime
-import importlib.metadata
 import os
 import platform
 import statistics
-from typing import Any, Dict, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from .roles import Group
-from .work_dir import METRICS
+from .work_dir import TrainingRun, WorkDirError, read_work_dir
+
+LABELS = {'teacher': 'teacher', 'student': 'student alone', 'distilled': 'student distilled'}
+
+
+@dataclass
+class Group:
+    """Trainings that differ in the seed only."""
+
+    label: str
+    role: str
+    runs: List[TrainingRun]
+
+
+def teacher_folder(run: TrainingRun) -> Optional[str]:
+    """Folder of the checkpoint that a distilled student learned from."""
+    path = run.settings['model'].get('teacher_ckpt') if run.distils else None
+    return os.path.realpath(os.path.dirname(path)) if isinstance(path, str) else None
+
+
+def student_model(run: TrainingRun) -> Dict[str, Any]:
+    """Config of the detector that a run trains, in a distillation that of the student."""
+    if not run.distils:
+        return dict(run.settings['model'])
+    from mmdet_detrdistill.config.read import detector_config
+
+    return dict(detector_config(run.settings['model']['architecture'], 'architecture').to_dict())
+
+
+def add_teachers(runs: Sequence[TrainingRun]) -> List[TrainingRun]:
+    """The runs, and those of their teachers whose work directory is where the config says."""
+    by_folder = {os.path.realpath(run.folder): run for run in runs}
+    for folder in filter(None, map(teacher_folder, runs)):
+        if folder not in by_folder:
+            try:
+                by_folder[folder] = read_work_dir(os.path.relpath(folder))
+            except WorkDirError:
+                continue
+    return list(by_folder.values())
+
+
+def assign_roles(runs: Sequence[TrainingRun]) -> None:
+    """Set `role` of each run.
+
+    A distillation is 'distilled'. A plain training is the 'teacher' when a distillation took a
+    checkpoint out of its folder, the 'student' when its model is the student of a distillation,
+    else the 'teacher' when its folder has the name of a teacher's; of others nothing is known.
+    """
+    teachers = [folder for folder in map(teacher_folder, runs) if folder is not None]
+    students = [student_model(run) for run in runs if run.distils]
+    for run in runs:
+        folder = os.path.realpath(run.folder)
+        if run.distils:
+            run.role = 'distilled'
+        elif folder in teachers:
+            run.role = 'teacher'
+        elif run.settings['model'] in students:
+            run.role = 'student'
+        elif os.path.basename(folder) in map(os.path.basename, teachers):
+            run.role = 'teacher'
+
+
+def group_runs(runs: Sequence[TrainingRun]) -> List[Group]:
+    """Runs of one role and method together, teacher first; labels tell groups apart."""
+    groups: Dict[Any, Group] = {}
+    order = [*LABELS, '']
+    for run in sorted(runs, key=lambda run: (order.index(run.role), run.config, run.seed or 0)):
+        key = (run.role, run.config, run.method)
+        label = LABELS.get(run.role, os.path.splitext(run.config)[0])
+        groups.setdefault(key, Group(label, run.role, [])).runs.append(run)
+    for label in {group.label for group in groups.values()}:
+        alike = [group for group in groups.values() if group.label == label]
+        stems = [os.path.splitext(group.runs[0].config)[0] for group in alike]
+        if len(alike) > 1:
+            for number, (group, stem) in enumerate(zip(alike, stems), 1):
+                group.label = f'{label} ({stem if len(set(stems)) == len(stems) else number})'
+    return list(groups.values())
 
 
 def spread(values: Sequence[float]) -> Dict[str, float]:
     """Mean, standard deviation (n - 1), minimum and maximum."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {
-        'mean': round(statistics.mean(values), 2),
-        'std': round(deviation, 2),
-        'min': min(values),
-        'max': max(values),
-    }
+    extremes = {'min': min(values), 'max': max(values)}
+    return {'mean': round(statistics.mean(values), 2), 'std': round(deviation, 2), **extremes}
+
+
+def spreads(values: Sequence[Dict[str, float]]) -> Dict[str, Dict[str, float]]:
+    """The spread of each name's values."""
+    names = dict.fromkeys(name for each in values for name in each)
+    return {name: spread([each[name] for each in values if name in each]) for name in names}
 
 
 def summarise(groups: Sequence[Group]) -> List[Dict[str, Any]]:
-    """Per group: label, role, seeds, epochs and the spread of each metric over its runs."""
-    found = []
-    for group in groups:
-        finals = [run.final for run in group.runs if run.final]
-        metrics = {
-            name: spread([final[name] for final in finals if name in final])
-            for name in METRICS
-            if any(name in final for final in finals)
+    """Per group: what it is, its length, and the spread of each metric and class over its runs."""
+    return [
+        {
+            'label': group.label,
+            'role': group.role,
+            'config': group.runs[0].config,
+            'folders': [run.folder for run in group.runs],
+            'seeds': [run.seed for run in group.runs],
+            'unit': group.runs[0].unit,
+            'length': group.runs[0].length,
+            'metrics': spreads([run.final for run in group.runs]),
+            'classes': spreads([run.per_class for run in group.runs]),
+            'minutes': spreads(
+                [{'minutes': run.minutes} for run in group.runs if run.minutes is not None]
+            ).get('minutes'),
         }
-        minutes = [run.minutes for run in group.runs if run.minutes is not None]
-        found.append(
-            {
-                'label': group.label,
-                'role': group.role,
-                'config': group.runs[0].config,
-                'folders': [run.folder for run in group.runs],
-                'seeds': [run.seed for run in group.runs],
-                'epochs': group.runs[0].curve[-1]['epoch'] if group.runs[0].curve else None,
-                'metrics': metrics,
-                'minutes': round(statistics.mean(minutes), 1) if minutes else None,
-            }
-        )
-    return found
+        for group in groups
+    ]
 
 
-def baseline_of(group: Group, groups: Sequence[Group]) -> Optional[Group]:
-    """The student alone that a distilled group is compared with: its model, else the only one."""
-    from .roles import student_model
+def main_metric(groups: Sequence[Group]) -> str:
+    """The metric of curves and gains: mAP, else AP, else the first that was logged."""
+    names = [name for group in groups for run in group.runs for name in run.final]
+    return next((name for name in ('mAP', 'AP', *names) if name in names), 'mAP')
 
+
+def pairs_of(group: Group, groups: Sequence[Group]) -> List[Tuple[TrainingRun, TrainingRun]]:
+    """Runs of equal seed, distilled and alone: the student of the same model, else the only one."""
+    if group.role != 'distilled':
+        return []
     students = [other for other in groups if other.role == 'student']
     model = student_model(group.runs[0])
     alike = [other for other in students if other.runs[0].settings['model'] == model]
-    return alike[0] if alike else students[0] if len(students) == 1 else None
+    base = alike[:1] or (students if len(students) == 1 else [])
+    alone = {run.seed: run for other in base for run in other.runs}
+    return [(run, alone[run.seed]) for run in group.runs if run.seed in alone]
 
 
-def gains(groups: Sequence[Group]) -> List[Dict[str, Any]]:
-    """Gain in mAP of each distilled group over its student alone, seed by seed.
+def gains(groups: Sequence[Group], metric: str = 'mAP') -> List[Dict[str, Any]]:
+    """Gain of each distilled group over its student alone, seed by seed.
 
-    `unequal_epochs` has the pairs (distilled, alone) of runs that were trained unequally long.
+    `unequal` has the lengths (distilled, alone) of runs that were trained unequally long.
     """
     found = []
     for group in groups:
-        base = baseline_of(group, groups) if group.role == 'distilled' else None
-        if base is None:
-            continue
-        alone = {run.seed: run.curve[-1] for run in base.runs if 'mAP' in run.final}
-        pairs = {
-            run.seed: (run.curve[-1], alone[run.seed])
-            for run in group.runs
-            if 'mAP' in run.final and run.seed in alone
-        }
-        per_seed = {seed: round(a['mAP'] - b['mAP'], 1) for seed, (a, b) in pairs.items()}
-        if per_seed:
-            gain = {'label': group.label, 'per_seed': per_seed, **spread(list(per_seed.values()))}
-            epochs = {(a['epoch'], b['epoch']) for a, b in pairs.values()}
-            unequal = sorted(pair for pair in epochs if pair[0] != pair[1])
-            found.append({**gain, 'unequal_epochs': unequal} if unequal else gain)
+        pairs = [p for p in pairs_of(group, groups) if all(metric in run.final for run in p)]
+        if pairs:
+            per_seed = {a.seed: round(a.final[metric] - b.final[metric], 1) for a, b in pairs}
+            lengths = {(f'{a.length} {a.unit}s', f'{b.length} {b.unit}s') for a, b in pairs}
+            gain = dict(label=group.label, metric=metric, per_seed=per_seed)
+            unequal = sorted(pair for pair in lengths if pair[0] != pair[1])
+            found.append({**gain, **spread(list(per_seed.values())), 'unequal': unequal})
     return found
 
 
 def class_gains(group: Group, groups: Sequence[Group]) -> Dict[str, Dict[str, float]]:
     """Spread over the seeds of each class's AP distilled minus alone, in points."""
-    base = baseline_of(group, groups) if group.role == 'distilled' else None
-    if base is None:
-        return {}
-    alone = {run.seed: run.per_class for run in base.runs}
-    differences: Dict[str, List[float]] = {}
-    for run in group.runs:
-        for name, value in run.per_class.items():
-            if name in alone.get(run.seed, {}):
-                other = alone[run.seed][name]
-                differences.setdefault(name, []).append(round(value - other, 1))
-    return {name: spread(values) for name, values in differences.items()}
-
-
-def number(value: Optional[Dict[str, float]], several: bool) -> str:
-    """Mean and, of several seeds, standard deviation; `-` when there is nothing to measure."""
-    if value is None or value['max'] < 0:
-        return '-'
-    deviation = f' ± {value["std"]:.1f}' if several else ''
-    return f'{value["mean"]:.1f}{deviation}'
+    return spreads(
+        [
+            {
+                name: round(v - b.per_class[name], 1)
+                for name, v in a.per_class.items()
+                if name in b.per_class
+            }
+            for a, b in pairs_of(group, groups)
+        ]
+    )
 
 
 def rows(summary: Sequence[Dict[str, Any]]) -> List[List[str]]:
-    """The table's cells, with a head."""
-    found = [['', 'epochs', *METRICS, 'minutes', 'seeds']]
+    """The table's cells, with a head; `-` where there is nothing to measure."""
+    names = list(dict.fromkeys(name for entry in summary for name in entry['metrics']))
+    units = {entry['unit'] for entry in summary}
+    cells = [['', f'{units.pop()}s' if len(units) == 1 else 'training', *names, 'minutes', 'seeds']]
     for entry in summary:
-        several = len(entry['seeds']) > 1
-        cells = [number(entry['metrics'].get(name), several) for name in METRICS]
-        minutes = '-' if entry['minutes'] is None else f'{entry["minutes"]:.1f}'
+        unit = '' if cells[0][1] != 'training' else f' {entry["unit"]}s'
+        row = [entry['label'], '-' if entry['length'] is None else f'{entry["length"]}{unit}']
+        for name in names:
+            value = entry['metrics'].get(name, {'max': -1})
+            deviation = f' ± {value["std"]:.1f}' if len(entry['seeds']) > 1 else ''
+            row.append('-' if value['max'] < 0 else f'{value["mean"]:.1f}{deviation}')
+        minutes = '-' if entry['minutes'] is None else f'{entry["minutes"]["mean"]:.1f}'
         seeds = ', '.join('?' if seed is None else str(seed) for seed in entry['seeds'])
-        epochs = '-' if entry['epochs'] is None else str(entry['epochs'])
-        found.append([entry['label'], epochs, *cells, minutes, seeds])
-    return found
+        cells.append([*row, minutes, seeds])
+    return cells
 
 
 def sentences(found: Sequence[Dict[str, Any]]) -> List[str]:
     """Each gain in words."""
     lines = []
     for gain in found:
-        text = f'gain of {gain["label"]}: {gain["mean"]:+.1f} mAP '
+        about = 'one seed'
         if len(gain['per_seed']) > 1:
             seeds = ', '.join(f'{value:+.1f}' for value in gain['per_seed'].values())
-            text += f'(std {gain["std"]:.1f}, min {gain["min"]:+.1f}, max {gain["max"]:+.1f}; '
-            text += f'per seed {seeds})'
-        else:
-            text += '(one seed)'
-        if 'unequal_epochs' in gain:
-            pairs = ', '.join(f'{a} epochs against {b} alone' for a, b in gain['unequal_epochs'])
-            text += f', not at equal training: {pairs}'
-        lines.append(text)
+            about = f'std {gain["std"]:.1f}, min {gain["min"]:+.1f}, max {gain["max"]:+.1f}; '
+            about += f'per seed {seeds}'
+        pairs = ', '.join(f'{a} against {b} alone' for a, b in gain['unequal'])
+        unequal = f', not at equal training: {pairs}' if pairs else ''
+        value = f'{gain["mean"]:+.1f} {gain["metric"]}'
+        lines.append(f'gain of {gain["label"]}: {value} ({about}){unequal}')
     return lines
 
 
 def table(summary: Sequence[Dict[str, Any]], found: Sequence[Dict[str, Any]]) -> str:
-    """The results as a Markdown table, and the gains; a metric without objects reads `-`."""
+    """The results as a Markdown table, and the gains."""
     cells = rows(summary)
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ['| ' + ' | '.join(c.ljust(w) for c, w in zip(row, widths)) + ' |' for row in cells]
     lines.insert(1, '|' + '|'.join('-' * (w + 2) for w in widths) + '|')
     return '\n'.join([*lines, '', *sentences(found)])
@@ -161,16 +227,12 @@ def hardware() -> Dict[str, Any]:
     return {'processor': processor, 'cores': os.cpu_count(), 'gpu': gpu}
 
 
-def versions() -> Dict[str, str]:
-    """Versions of Python and of what decides the figures."""
-    found = {'python': platform.python_version()}
-    for name in ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmdet_detrdistill'):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = 'not installed'
-    return found
-
-
 def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
+
+
+def versions() -> Dict[str, str]:
+    """Versions of Python and of what decides the figures."""
+    from mmdet_detrdistill.compat.environment import versions as installed
+
+    return installed()

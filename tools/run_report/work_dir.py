@@ -1,7 +1,6 @@
 """Read one MMEngine work directory."""
 
 import glob
-import hashlib
 import json
 import math
 import os
@@ -9,19 +8,17 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
-METRICS = {
-    'mAP': 'coco/bbox_mAP',
-    'AP50': 'coco/bbox_mAP_50',
-    'AP75': 'coco/bbox_mAP_75',
-    'small': 'coco/bbox_mAP_s',
-    'medium': 'coco/bbox_mAP_m',
-    'large': 'coco/bbox_mAP_l',
-}
+SHORT = {'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'small', 'mAP_m': 'medium', 'mAP_l': 'large'}
 INSTABILITY = 'assignment/instability'
-#: what of a config does not tell two trainings apart that are to be compared
+COUNTERS = ('step', 'iter', 'epoch', 'time', 'data_time', 'memory')
+#: settings that do not tell apart two trainings that are to be compared
 NOT_THE_METHOD = ('work_dir', 'randomness', 'resume', 'load_from', 'launcher', 'teacher_ckpt')
 
 Point = Dict[str, float]
+
+
+class WorkDirError(ValueError):
+    """A folder is no work directory, or cannot be read; the message says which and why."""
 
 
 def is_distillation(name: str) -> bool:
@@ -29,8 +26,29 @@ def is_distillation(name: str) -> bool:
     return re.match(r'loss_\w+_kd(\.|$)', name) is not None
 
 
-class WorkDirError(ValueError):
-    """A folder is no work directory, or cannot be read; the message says which and why."""
+def read_metrics(values: Dict[str, Any]) -> Tuple[Dict[str, float], Dict[str, float]]:
+    """Metrics and the AP of each class, in per cent, of what any evaluator of MMDetection returns.
+
+    The prefix goes: `coco/bbox_mAP_50` is AP50, `pascal_voc/mAP` mAP, `coco/cat_precision` the AP
+    of the class cat. Where two evaluators give one metric, the second keeps its whole name. A NaN
+    (a class without objects), what is no number and scores of the teacher are left out.
+    """
+    metrics: Dict[str, float] = {}
+    per_class: Dict[str, float] = {}
+    for key, value in values.items():
+        if key in COUNTERS or key.startswith(('teacher.', 'assignment/')):
+            continue
+        if not isinstance(value, (int, float)) or math.isnan(value):
+            continue
+        score = round(100 * value if value <= 1 else value, 1)
+        name = key.split('/', 1)[-1]
+        if name.endswith('_precision'):
+            per_class[name[: -len('_precision')]] = score
+            continue
+        name = name[len('bbox_') :] if name.startswith('bbox_') else name
+        name = SHORT.get(name, name)
+        metrics[key if name in metrics else name] = score
+    return metrics, per_class
 
 
 @dataclass
@@ -40,14 +58,15 @@ class TrainingRun:
     Attributes:
         folder: its work directory.
         config: file name of its config; `settings` is the content.
-        curve: COCO metrics in per cent after each evaluation, with `epoch`.
+        curve: metrics in per cent after each evaluation, with `epoch` or `iteration`: see `unit`.
         per_class: AP in per cent of the last evaluation, by class; empty unless it was logged
             (`classwise=True`) or evaluated.
         losses: value of each logged number of the training, as (iteration, value).
         instability: (epoch, share in [0, 1]), mean over the decoder stages.
         environment: versions and seed as the training's log states them.
         checkpoint: the last one, None when there is none.
-        role: 'teacher', 'student', 'distilled', or '' when unknown; see `roles.assign_roles`.
+        minutes: how long the training took, where the quickstart noted it.
+        role: 'teacher', 'student', 'distilled', or '' when unknown; see `summary.assign_roles`.
     """
 
     folder: str
@@ -67,6 +86,16 @@ class TrainingRun:
         return os.path.join(self.folder, self.config)
 
     @property
+    def unit(self) -> str:
+        """What the training's length is counted in, 'epoch' or 'iteration'."""
+        return 'iteration' if 'max_iters' in (self.settings.get('train_cfg') or {}) else 'epoch'
+
+    @property
+    def length(self) -> Optional[int]:
+        """Epochs or iterations until the last evaluation."""
+        return int(self.curve[-1][self.unit]) if self.curve else None
+
+    @property
     def seed(self) -> Optional[int]:
         """The config's, else the one that MMEngine drew and logged."""
         seed = (self.settings.get('randomness') or {}).get('seed')
@@ -76,18 +105,16 @@ class TrainingRun:
     @property
     def final(self) -> Point:
         """Metrics of the last evaluation; empty without one."""
-        return {k: v for k, v in self.curve[-1].items() if k != 'epoch'} if self.curve else {}
+        return {k: v for k, v in self.curve[-1].items() if k != self.unit} if self.curve else {}
 
     @property
-    def signature(self) -> str:
+    def method(self) -> str:
         """Equal for trainings that differ in nothing but the seed and places."""
-        return hashlib.sha1(
-            json.dumps(_method(self.settings), sort_keys=True, default=str).encode()
-        ).hexdigest()[:8]
+        return json.dumps(_method(self.settings), sort_keys=True, default=str)
 
     @property
     def distils(self) -> bool:
-        return self.settings['model'].get('type') == 'DETRDistill'
+        return str(self.settings['model'].get('type')).split('.')[-1] == 'DETRDistill'
 
 
 def _method(settings: Any) -> Any:
@@ -97,7 +124,7 @@ def _method(settings: Any) -> Any:
 
 
 def read_work_dir(folder: str) -> TrainingRun:
-    """What is in a work directory; a resumed training is joined, a repeated one replaces the first.
+    """Read a work directory; a resumed training is joined, a repeated one replaces the first.
 
     Raises:
         WorkDirError: no such folder, no config or no log of MMEngine in it.
@@ -122,7 +149,11 @@ def read_work_dir(folder: str) -> TrainingRun:
     read_logs(run)
     run.environment = read_environment(os.path.dirname(os.path.dirname(logs[-1])))
     run.checkpoint = last_checkpoint(folder)
-    run.minutes = read_minutes(folder)
+    try:
+        with open(os.path.join(folder, 'done.json')) as file:
+            run.minutes = json.load(file).get('minutes')
+    except (OSError, ValueError):
+        pass
     return run
 
 
@@ -132,7 +163,7 @@ def log_files(folder: str) -> List[str]:
 
 
 def read_logs(run: TrainingRun) -> TrainingRun:
-    """Fill `curve`, `losses` and what else the logs hold."""
+    """Fill `curve`, `per_class`, `losses` and `instability` from the logs."""
     for path in log_files(run.folder):
         _add(run, read_lines(path))
     return run
@@ -140,84 +171,70 @@ def read_logs(run: TrainingRun) -> TrainingRun:
 
 def read_lines(path: str) -> List[Dict[str, Any]]:
     """The entries of a scalars.json; a last line that an interruption cut off is left out."""
-    found = []
+    entries = []
     with open(path) as file:
         for number, line in enumerate(file, 1):
             try:
-                found.append(json.loads(line))
+                entries.append(json.loads(line))
             except ValueError as error:
                 if not line.endswith('\n'):
                     break
                 raise WorkDirError(f'{path}, line {number}: not JSON ({error})') from error
-    return found
+    return entries
 
 
 def _add(run: TrainingRun, lines: List[Dict[str, Any]]) -> None:
-    """Join a log to what earlier logs said of steps before its first one."""
-    evaluations = [line for line in lines if METRICS['mAP'] in line]
-    steady = [line for line in lines if INSTABILITY in line]
-    trained = [line for line in lines if 'loss' in line]
-    if trained:
-        first = trained[0]['step']
-        for name, values in run.losses.items():
-            run.losses[name] = [point for point in values if point[0] < first]
-        epoch = trained[0].get('epoch', math.inf)
-        run.curve = [point for point in run.curve if point['epoch'] < epoch]
-        run.instability = [point for point in run.instability if point[0] < epoch]
-    for line in trained:
-        for name, value in line.items():
-            if name not in ('step', 'iter', 'epoch', 'time', 'data_time', 'memory'):
-                run.losses.setdefault(name, []).append((line['step'], value))
-    for line in evaluations:
-        run.curve = [point for point in run.curve if point['epoch'] != line['step']]
-        found = {name: round(100 * line[key], 1) for name, key in METRICS.items() if key in line}
-        run.curve.append({'epoch': line['step'], **found})
-        run.per_class = class_scores(line)
-    run.instability += [(line['step'], line[INSTABILITY]) for line in steady]
-
-
-def class_scores(values: Dict[str, float]) -> Dict[str, float]:
-    """AP in per cent by class, of what `CocoMetric(classwise=True)` returns; NaN is left out."""
-    pattern = re.compile(r'coco/(.+)_precision$')
-    found = ((pattern.match(key), value) for key, value in values.items())
-    return {
-        match.group(1): round(100 * value, 1)
-        for match, value in found
-        if match is not None and not math.isnan(value)
-    }
+    """Append a log; what earlier logs say of the steps after its first one is dropped."""
+    first = next((line for line in lines if 'loss' in line), None)
+    if first is not None:
+        start = first['step'] if run.unit == 'iteration' else first.get('epoch', math.inf)
+        run.losses = {
+            name: [point for point in values if point[0] < first['step']]
+            for name, values in run.losses.items()
+        }
+        run.curve = [point for point in run.curve if point[run.unit] < start]
+        run.instability = [point for point in run.instability if point[0] < start]
+    step = 0
+    for line in lines:
+        if 'loss' in line:
+            step = line['step']
+            for name, value in line.items():
+                if name not in COUNTERS:
+                    run.losses.setdefault(name, []).append((step, value))
+        elif INSTABILITY in line:
+            run.instability.append((line['step'], line[INSTABILITY]))
+        elif 'time' in line:  # MMEngine's line of an evaluation; its step may count epochs
+            metrics, per_class = read_metrics(line)
+            place = max(line['step'], step) if run.unit == 'iteration' else line['step']
+            if metrics:
+                run.curve = [point for point in run.curve if point[run.unit] != place]
+                run.curve.append({run.unit: place, **metrics})
+                run.per_class = per_class
 
 
 def read_environment(start: str) -> Dict[str, str]:
     """Versions, device and seed from the head of the log in a start's folder."""
-    found: Dict[str, str] = {}
+    environment: Dict[str, str] = {}
     for path in glob.glob(os.path.join(start, '*.log')):
         with open(path, errors='replace') as file:
             head = file.read(20000)
         for name in ('Python', 'PyTorch', 'MMEngine', 'GPU 0', 'CUDA available', 'seed'):
             match = re.search(rf'^    {re.escape(name)}: (\S+( \S+)*)', head, re.MULTILINE)
             if match is not None:
-                found[name] = match.group(1).split(' (')[0]
-    return found
+                environment[name] = match.group(1).split(' (')[0]
+    return environment
 
 
 def last_checkpoint(folder: str) -> Optional[str]:
     """The checkpoint that MMEngine noted as its last, wherever the folder lies now."""
+    noted = ''
     note = os.path.join(folder, 'last_checkpoint')
     if os.path.isfile(note):
         with open(note) as file:
-            path = os.path.join(folder, os.path.basename(file.read().strip()))
-        if os.path.isfile(path):
-            return path
-    found = glob.glob(os.path.join(folder, 'epoch_*.pth')) + glob.glob(
-        os.path.join(folder, 'iter_*.pth')
-    )
-    return max(found, key=os.path.getmtime) if found else None
+            noted = os.path.basename(file.read().strip())
+    paths = [path for kind in ('epoch', 'iter') for path in glob.glob(f'{folder}/{kind}_*.pth')]
 
+    def order(path: str) -> Tuple[bool, float]:
+        return os.path.basename(path) == noted, os.path.getmtime(path)
 
-def read_minutes(folder: str) -> Optional[float]:
-    """How long the training took, where the quickstart noted it."""
-    try:
-        with open(os.path.join(folder, 'done.json')) as file:
-            return json.load(file).get('minutes')
-    except (OSError, ValueError):
-        return None
+    return max(paths, key=order) if paths else None

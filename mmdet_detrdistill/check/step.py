@@ -1,0 +1,197 @@
+"""One training step: feature levels, cost, each loss with the gradient that it sends."""
+
+import math
+import time
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..detectors import DetectorAdapter
+from ..distillation.algorithm import DETRDistill
+from ..losses.feature_kd import paired_levels
+from .model import Rows
+
+#: gradient norm of a distillation loss over that of the task loss that is taken as sane
+SANE = (0.05, 2.0)
+
+
+def check_step(
+    model: DETRDistill, batch: Dict[str, Any], device: str, random_teacher: bool
+) -> Rows:
+    """One step: levels, FLOPs, every loss with the norm of its gradient, time and memory.
+
+    The loss weights are judged only with a trained teacher.
+
+    Raises:
+        ValueError: a loss is not finite, or one of the distillation losses moves nothing although
+            the batch has objects.
+    """
+    model = model.to(device).train()
+    data = model.data_preprocessor(batch, training=True)
+    images, samples = data['inputs'], data['data_samples']
+    rows = describe_levels(model, images, samples)
+    adapters = (model.student_adapter, model.teacher_adapter)
+    flops = [count_flops(adapter, images, samples) for adapter in adapters]
+    rows.append(('forward GFLOPs per image', ' / '.join(flops)))
+
+    with peak_memory(device) as memory:
+        start = time.perf_counter()
+        losses = model.loss(images, samples)
+        total, terms = model.parse_losses(losses)
+        forward = time.perf_counter() - start
+        bad = [name for name, value in terms.items() if not torch.isfinite(torch.as_tensor(value))]
+        if bad:
+            raise ValueError(f'loss terms are not finite: {bad}')
+        norms = gradient_norms(model, losses)
+        start = time.perf_counter()
+        total.backward()
+        backward = time.perf_counter() - start
+    pair_losses = model.distiller.pair_losses
+    switched_off = [name for name, loss in pair_losses.items() if loss.loss_weight == 0]
+    idle = [name for name, (_, norm) in norms.items() if norm == 0 and name not in switched_off]
+    if idle and any(len(sample.gt_instances) for sample in samples):
+        raise ValueError(f'no gradient of {idle} reaches the student')
+    rows.append(('seconds forward + backward', f'{forward:.2f} + {backward:.2f}'))
+    rows.append(('peak memory', memory.text()))
+    judged = 'no verdict with a random teacher' if random_teacher else 'verdict'
+    rows.append(('', f'value, gradient norm, {judged}'))
+    for name, (value, norm) in norms.items():
+        weight = None if random_teacher else getattr(pair_losses.get(name), 'loss_weight', None)
+        rows.append((name, f'{value:.4g}, {norm:.4g}{verdict(norm, norms["task"][1], weight)}'))
+    rows += [(name, f'{float(value):.4g}') for name, value in terms.items() if '_kd.' in name]
+    return rows
+
+
+def describe_levels(model: DETRDistill, images: Tensor, samples: List[Any]) -> Rows:
+    """Strides of the feature levels on both sides, and those that they share."""
+    sizes = []
+    with torch.no_grad():
+        for adapter in (model.student_adapter, model.teacher_adapter):
+            _check_room_for_queries(adapter, images)
+            sizes.append(adapter.forward_pass(images, samples).state.sizes)
+    strides = [[_stride(images.shape[-1], width) for _, width in side] for side in sizes]
+    text = f'{strides[0]} / {strides[1]}'
+    if 'loss_feature_kd' in model.distiller.pair_losses:
+        shared = [strides[0][own] for own, _ in paired_levels(*sizes)]
+        text += f', distilled: {shared}'
+    return [('feature strides', text)]
+
+
+def _check_room_for_queries(adapter: DetectorAdapter, images: Tensor) -> None:
+    """Two-stage detectors pick their queries among the pixels of the feature maps."""
+    detector = adapter.detector
+    pixels = sum(feat.shape[-2] * feat.shape[-1] for feat in detector.extract_feat(images))
+    if getattr(detector, 'as_two_stage', False) and pixels < detector.num_queries:
+        raise ValueError(
+            f'images of {tuple(images.shape[-2:])} pixels give {pixels} feature pixels, the '
+            f'{adapter.side} picks {detector.num_queries} queries among them: use larger images '
+            '(--size for synthetic ones) or fewer queries'
+        )
+
+
+def _stride(image_side: int, map_side: int) -> int:
+    """The least power of two that gives a map of this size when rounded up, else the ratio."""
+    powers = (2**i for i in range(10))
+    fitting = (power for power in powers if math.ceil(image_side / power) == map_side)
+    return next(fitting, round(image_side / map_side))
+
+
+def gradient_norms(model: nn.Module, losses: Dict[str, Any]) -> Dict[str, Tuple[float, float]]:
+    """Value, and L2 norm of the gradient in the student, of the task loss and each named loss.
+
+    Args:
+        model: a `DETRDistill`.
+        losses: what its `loss` returned; the graph is kept.
+
+    Returns:
+        {'task': (value, norm), 'loss_x_kd': (value, norm), ...}
+    """
+    groups: Dict[str, List[Tensor]] = {'task': []}
+    for name in model.distiller.distill_losses:
+        groups[name] = []
+    for name, value in losses.items():
+        if 'loss' not in name:
+            continue
+        owner = name.split('.')[0]
+        owner = owner if owner in model.distiller.distill_losses else 'task'
+        groups[owner] += [v.mean() for v in (value if isinstance(value, list) else [value])]
+    parameters = [p for p in model.student.parameters() if p.requires_grad]
+    found = {}
+    for name, values in groups.items():
+        if values:
+            total = torch.stack(values).sum()
+            grads = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+            square = sum(float(grad.square().sum()) for grad in grads if grad is not None)
+            found[name] = (float(total), square**0.5)
+    return found
+
+
+def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:
+    """Whether a gradient is of a sane size beside the task loss's, and a weight that helps."""
+    if weight is None or task_norm == 0:
+        return ''
+    ratio = norm / task_norm
+    if ratio == 0:
+        return ', no gradient in this batch'
+    if SANE[0] <= ratio <= SANE[1]:
+        return f', sane ({ratio:.2g} x task)'
+    suggested = weight * 0.5 / ratio
+    return f', {ratio:.2g} x task: try loss_weight={suggested:.2g} for 0.5 x'
+
+
+def count_flops(adapter: DetectorAdapter, images: Tensor, samples: List[Any]) -> str:
+    """Forward GFLOPs per image: products, convolutions, the sampling of deformable attention.
+
+    Deformable attention counts where it runs as PyTorch's grid sampling, that is on the CPU.
+    """
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+    except ImportError:
+        return 'n/a (torch < 2.1)'
+
+    def sampling(input_shape: Any, grid_shape: Any, *args: Any, out_shape: Any, **kw: Any) -> int:
+        number = 1
+        for side in out_shape:
+            number *= side
+        return 7 * number  # four products and three sums per bilinear value
+
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.grid_sampler_2d: sampling}
+    )
+    training = adapter.detector.training
+    adapter.detector.eval()
+    try:
+        with counter:
+            adapter.forward_pass(images, samples)
+    finally:
+        adapter.detector.train(training)
+    return f'{counter.get_total_flops() / 1e9 / len(images):.2f}'
+
+
+class Memory:
+    """Peak memory: of the device's allocator on a GPU, else the process's resident set."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.peak = 0
+
+    def text(self) -> str:
+        where = 'on the GPU' if self.device.startswith('cuda') else 'resident, whole process'
+        return f'{self.peak / 2**20:.0f} MiB {where}'
+
+
+@contextmanager
+def peak_memory(device: str) -> Iterator[Memory]:
+    """Measure a block."""
+    memory = Memory(device)
+    if device.startswith('cuda'):
+        torch.cuda.reset_peak_memory_stats()
+    yield memory
+    if device.startswith('cuda'):
+        memory.peak = torch.cuda.max_memory_allocated()
+    else:
+        import resource  # not on Windows
+
+        memory.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
