@@ -57,7 +57,6 @@ def without(*losses: str) -> List[str]:
     return [f'model.distiller.distill_losses.loss_{loss}_kd=None' for loss in losses]
 
 
-BASIC = ('teacher', 'alone', 'all')
 ALIGNED = 'model.distiller.distill_losses.loss_aligned_kd.type=AlignedKDLoss'
 ROWS: Dict[str, Row] = {
     'teacher': Row('the teacher'),
@@ -72,6 +71,26 @@ ROWS: Dict[str, Row] = {
     'half': Row('all three, half weight', each('loss_weight', 0.5)),
     'double': Row('all three, double weight', each('loss_weight', 2.0)),
 }
+#: options in which the preset `released` differs from `paper`
+RELEASED = {
+    'logits': {'matching': 'joint', 'negative_cls': True},
+    'feature': {
+        'similarity': 'cosine',
+        'mask': 'summed',
+        'quality': 'max_iou',
+        'stages': 'all',
+        'source': 'neck',
+        'exclude_padding': False,
+    },
+    'assign': {'assignment': 'student', 'references': 'student'},
+}
+for loss, options in RELEASED.items():
+    for name, value in options.items():
+        words = [f'model.distiller.distill_losses.loss_{loss}_kd.{name}={value}']
+        ROWS[f'{loss} {name}={value}'] = Row(f'all three, {loss} with `{name}={value}`', words)
+BASIC = ('teacher', 'alone', 'all')
+OPTIONS = tuple(row for row in ROWS if '=' in row)
+PARTS = tuple(row for row in ROWS if row not in BASIC + OPTIONS)
 SHAPES_96 = (('--train', 800), ('--val', 400), ('--size', 96), ('--max-objects', 4))
 AQUARIUM = (
     'Photographs: "Aquarium Combined" by the Roboflow team, '
@@ -97,6 +116,12 @@ CELLS: Dict[str, Cell] = {
         configs='shapes/conditional-detr',
         shapes=SHAPES_96,
     ),
+    'shapes-dab': Cell(
+        title='DAB-DETR, wider backbone teaches',
+        data='shapes-96',
+        configs='shapes/dab-detr',
+        shapes=SHAPES_96,
+    ),
     'aquarium-deformable': Cell(
         title='Deformable DETR (refine), EfficientNet-Lite0 from Lite1, both pretrained',
         data='aquarium',
@@ -109,9 +134,8 @@ CELLS: Dict[str, Cell] = {
 def jobs() -> Iterator[Tuple[str, str, int]]:
     """(cell, row, seed) in the order in which they are trained: what decides most comes first."""
     first, real = 'shapes-deformable', 'aquarium-deformable'
-    options = [row for row in ROWS if row not in BASIC]
-    plan = [(first, BASIC), (first, options)]
-    plan += [('shapes-dino', BASIC), (real, BASIC), ('shapes-conditional', BASIC), (real, options)]
+    plan = [(first, BASIC), (first, PARTS), ('shapes-dino', BASIC), (real, BASIC)]
+    plan += [('shapes-conditional', BASIC), ('shapes-dab', BASIC), (real, PARTS), (first, OPTIONS)]
     for cell, rows in plan:
         for seed in SEEDS:
             for row in rows:

@@ -3,7 +3,7 @@
     python benchmarks/study_results.py            # docs/results.md and docs/figures/results-*.svg
     python benchmarks/study_results.py --check    # only say whether they are up to date
 
-What stands between `<!-- NAME -->` and `<!-- end of NAME -->` in the page is generated.
+What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in the page is generated.
 """
 
 import argparse
@@ -192,12 +192,12 @@ def fill(page: str, parts: Dict[str, str]) -> str:
         ValueError: the page lacks the markers of a part.
     """
     for name, text in parts.items():
-        begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
+        begin, end = f'<!-- {name}: begin -->', f'<!-- {name}: end -->'
         pattern = re.compile(f'{re.escape(begin)}.*?{re.escape(end)}', re.DOTALL)
         if len(pattern.findall(page)) != 1:
             raise ValueError(f'docs/results.md must have one {begin} ... {end}')
         first, *rest = pattern.split(page)
-        page = f'{first}{begin}\n{text}\n{end}{rest[0]}'
+        page = f'{first}{begin}\n\n{text}\n\n{end}{rest[0]}'
     return page
 
 

@@ -125,7 +125,7 @@ def test_figure_is_xml_with_every_seed():
 
 def test_page_without_a_marker_is_refused():
     with pytest.raises(ValueError, match='gains'):
-        study_results.fill('<!-- provenance --><!-- end of provenance -->', {'gains': ''})
+        study_results.fill('<!-- provenance: begin --><!-- provenance: end -->', {'gains': ''})
 
 
 def test_curve_of_a_resumed_training_is_joined(tmp_path):
