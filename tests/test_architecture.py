@@ -8,7 +8,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'mmdet_detrdistill'
 FILES = sorted(PACKAGE.rglob('*.py'))
 FILES = [path for path in FILES if '.mim' not in path.parts]
-FAMILIES = {'DETR', 'ConditionalDETR', 'DABDETR', 'DeformableDETR', 'DINO', 'DDQDETR'}
+FAMILIES = {
+    'DETR',
+    'ConditionalDETR',
+    'DABDETR',
+    'DeformableDETR',
+    'DINO',
+    'DDQDETR',
+    'GroundingDINO',
+    'RTDETR',
+    'CoDETR',
+    'SparseRCNN',
+}
 #: a module may import those before it, never one after it
 LAYERS = [
     'functional',

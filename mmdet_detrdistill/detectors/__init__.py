@@ -6,6 +6,7 @@ from .grounding_dino import GroundingDINOAdapter
 from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass
 from .registry import build_adapter, build_detector, register_adapter
+from .rtdetr import RTDETRAdapter
 
 __all__ = [
     'DDQAdapter',
@@ -14,6 +15,7 @@ __all__ = [
     'EncoderState',
     'ForwardPass',
     'GroundingDINOAdapter',
+    'RTDETRAdapter',
     'build_adapter',
     'build_detector',
     'ground_truth',

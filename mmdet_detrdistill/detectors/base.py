@@ -25,6 +25,7 @@ QUERY_KINDS = {
     'DeformableDETR': 'point',
     'DINO': 'box',
     'DDQDETR': 'distinct',
+    'RTDETR': 'memory',
 }
 
 
@@ -84,8 +85,8 @@ class DetectorAdapter:
         """What the decoder's queries mean; queries of one kind can change detectors.
 
         'position' (DETR), 'conditional', 'anchor' (DAB), 'point' (one-stage Deformable),
-        'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ); for others the name of
-        the class.
+        'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ), 'memory' (RT-DETR); for
+        others the name of the class.
         """
         names = [cls.__name__ for cls in type(self.detector).__mro__]
         kind = next((QUERY_KINDS[name] for name in names if name in QUERY_KINDS), names[0])

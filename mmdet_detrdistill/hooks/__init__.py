@@ -3,10 +3,10 @@
 from .assignment_stability import AssignmentStabilityHook
 from .checkpoint import SafeCheckpointHook
 from .iteration_seed import IterationSeedHook
-from .pair_pictures import PairPicturesHook
 from .schedule import LossWeightScheduleHook, TeacherQueryInjectionHook
 from .student_checkpoint import StudentCheckpointHook
 from .teacher_check import TeacherCheckHook
+from .visualization import PairPicturesHook
 
 __all__ = [
     'AssignmentStabilityHook',

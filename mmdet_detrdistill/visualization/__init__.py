@@ -1,15 +1,6 @@
-"""Images of what a teacher passes on: masks, matches, injected queries, boxes."""
+"""Drawings of what a teacher passes on: masks, matches, injected queries, boxes."""
 
-from .draw import draw_all, draw_boxes, draw_change, draw_masks, draw_matches, draw_references
-from .view import PairView, view_pair
+from .draw import draw_all
+from .view import PairView, Predictions, view_pair
 
-__all__ = [
-    'PairView',
-    'draw_all',
-    'draw_boxes',
-    'draw_change',
-    'draw_masks',
-    'draw_matches',
-    'draw_references',
-    'view_pair',
-]
+__all__ = ['PairView', 'Predictions', 'draw_all', 'view_pair']

@@ -1,7 +1,7 @@
-"""The numbers behind the images of one image, computed as the losses compute them."""
+"""The numbers behind the drawings of one image, computed as the losses compute them."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -19,24 +19,24 @@ from ..losses.logits_kd import LogitsKDLoss
 SURE = 0.3  # score from which on a prediction is drawn
 
 
-@dataclass
-class Predictions:
-    """Best class of every query in the last decoder stage.
-
-    Attributes:
-        boxes: (N, 4) x1y1x2y2 in [0, 1] of the image.
-        labels: (N,) int64.
-        scores: (N,) in [0, 1].
-    """
+class Predictions(NamedTuple):
+    """Boxes (N, 4) x1y1x2y2 in [0, 1] of the image, labels (N,) int64 and scores (N,) in [0, 1]."""
 
     boxes: Tensor
     labels: Tensor
     scores: Tensor
 
+    def pick(self, kept: Any) -> 'Predictions':
+        """Those of an index list or a mask."""
+        return Predictions(self.boxes[kept], self.labels[kept], self.scores[kept])
+
     def sure(self) -> 'Predictions':
         """Those with a score of at least `SURE`."""
-        kept = self.scores >= SURE
-        return Predictions(self.boxes[kept], self.labels[kept], self.scores[kept])
+        return self.pick(self.scores >= SURE)
+
+    def centres(self) -> Tensor:
+        """(N, 2) x and y in [0, 1]."""
+        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
 
 @dataclass
@@ -45,14 +45,13 @@ class PairView:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        masks: by form, 'paper' and 'released', per teacher stage and level (h, w), cut to the image
-            (padding off).
+        masks: by form, 'paper' and 'released', per teacher stage and level (h, w), without padding.
         strides: of the levels, in pixels.
-        student: its predictions; likewise `teacher`.
+        student: its predictions in the last stage, the best class of each query; so `teacher`.
         objects: ground truth with scores 1; empty when there is none.
         matches: teacher query, student query and cost of each drawn pair, last stages.
         references: (N_t, 2) x and y in [0, 1] of the injected queries' reference points; None where
-            the student's queries have none (DETR).
+            the student's queries have none (DETR) or nothing is injected.
         assigned: (N_t,) bool, the teacher queries that its own assignment gave an object; without
             ground truth those whose prediction is sure.
     """
@@ -70,7 +69,7 @@ class PairView:
 
 @torch.no_grad()
 def view_pair(model: Any, data: Dict[str, Any]) -> PairView:
-    """Both detectors' passes over one image, in eval mode; modes and random numbers stay.
+    """Run both detectors on one image, in eval mode; modes and random numbers stay.
 
     Args:
         model: a `DETRDistill`.
@@ -84,113 +83,85 @@ def view_pair(model: Any, data: Dict[str, Any]) -> PairView:
         batch = model.data_preprocessor(batch, training=False)
         images, samples = batch['inputs'], batch['data_samples']
         samples[0].gt_instances = samples[0].gt_instances.to(images.device)
-        pair = DistillPair(
-            model.student_adapter,
-            model.teacher_adapter,
-            model.student_adapter.forward_pass(images, samples),
-            model.teacher_adapter.forward_pass(images, samples),
-            samples,
-            model.class_map,
-            model.distiller.injections,
-        )
+        sides = model.student_adapter, model.teacher_adapter
+        forwards = [side.forward_pass(images, samples) for side in sides]
+        pair = DistillPair(*sides, *forwards, samples, model.class_map, model.distiller.injections)
         return _view(model, pair, data['inputs'])
     finally:
         model.train(training)
 
 
 def _view(model: Any, pair: DistillPair, image: Tensor) -> PairView:
-    sample = pair.samples[0]
-    height, width = sample.metainfo['img_shape'][:2]
-    own, other = pair.student_forward.outputs, pair.teacher_forward.outputs
+    height, width = pair.samples[0].metainfo['img_shape'][:2]
     labels, boxes, _ = pair.ground_truth
-    teacher = read_predictions(other, pair.teacher.activation, pair.teacher_classes)
-    assigned = teacher.scores.to(boxes[0].device) >= SURE
+    objects = Predictions(cxcywh_to_xyxy(boxes[0]), labels[0], torch.ones(len(labels[0])))
+    outputs = pair.teacher_forward.outputs
+    teacher = read_predictions(outputs, pair.teacher.activation, pair.teacher_classes)
+    assigned = (teacher.scores >= SURE).to(outputs.logits.device)
     if len(labels[0]):
         assigned = pair.teacher_assignment[-1, 0] >= 0
-    padded = sample.metainfo['batch_input_shape']
-    masks, sizes = pair_masks(model, pair)
-    strides = [round(padded[1] / size[1]) for size in sizes]
-    cut = {
-        form: [
-            [
-                level[0, : -(-height // stride), : -(-width // stride)].cpu()
-                for level, stride in zip(stage, strides)
+    masks = pair_masks(model, pair)
+    padded = pair.samples[0].metainfo['batch_input_shape']
+    strides = [round(padded[1] / level.shape[-1]) for level in masks['paper'][0]]
+    for stages in masks.values():
+        for stage in stages:
+            stage[:] = [
+                mask[0, : -(-height // stride), : -(-width // stride)].cpu()
+                for mask, stride in zip(stage, strides)
             ]
-            for stage in stages
-        ]
-        for form, stages in masks.items()
-    }
     return PairView(
-        image=rgb(image[:, :height, :width]),
-        masks=cut,
+        # BGR, as MMDetection's pipelines leave it
+        image=image[:, :height, :width].flip(0).permute(1, 2, 0).to(torch.uint8).cpu().numpy(),
+        masks=masks,
         strides=strides,
-        student=read_predictions(own, pair.student.activation),
+        student=read_predictions(pair.student_forward.outputs, pair.student.activation),
         teacher=teacher,
-        objects=Predictions(
-            cxcywh_to_xyxy(boxes[0]).cpu(), labels[0].cpu(), torch.ones(len(labels[0]))
-        ),
+        objects=Predictions(*(value.cpu() for value in objects)),
         matches=pair_matches(model, pair, assigned),
         references=injected_references(model, pair),
         assigned=assigned.cpu(),
     )
 
 
-def rgb(image: Tensor) -> np.ndarray:
-    """(3, H, W) in BGR, as MMDetection's pipelines leave it, to (H, W, 3) uint8 RGB."""
-    return image.flip(0).permute(1, 2, 0).to(torch.uint8).cpu().numpy()
-
-
 def read_predictions(
     outputs: DecoderOutputs, activation: str, classes: Optional[Tensor] = None
 ) -> Predictions:
-    """Of the first image; with `classes` (K',) only these, numbered anew."""
+    """Read those of the first image; with `classes` (K',) only these, numbered anew."""
     probs = foreground_probs(outputs.logits[-1, 0], activation)
-    if classes is not None:
-        probs = probs[:, classes]
-    scores, labels = probs.max(-1)
+    scores, labels = (probs if classes is None else probs[:, classes]).max(-1)
     if outputs.query_mask is not None:
         scores = scores * outputs.query_mask[-1, 0]
     boxes = cxcywh_to_xyxy(outputs.boxes[-1, 0]).clamp(0, 1)
     return Predictions(boxes.cpu(), labels.cpu(), scores.cpu())
 
 
-def pair_masks(
-    model: Any, pair: DistillPair
-) -> Tuple[Dict[str, List[List[Tensor]]], List[Tuple[int, int]]]:
-    """Per form, teacher stage and shared level the mask (B, h, w), and the levels' sizes.
+def pair_masks(model: Any, pair: DistillPair) -> Dict[str, List[List[Tensor]]]:
+    """Make the mask (B, h, w) of each form, teacher stage and shared level.
 
-    The config's own feature loss gives its options to the form of its preset's similarity.
+    The feature loss of the config gives its options to the form that it follows.
     """
-    losses = [FeatureKDLoss(preset=preset) for preset in ('paper', 'released')]
-    own = model.distiller.pair_losses.get('loss_feature_kd')
-    found: Dict[str, List[List[Tensor]]] = {}
-    sizes: List[Tuple[int, int]] = []
-    for preset, loss in zip(('paper', 'released'), losses):
-        if own is not None and own.options['mask'] == loss.options['mask']:
-            loss = own
-        stages = []
-        for stage in range(pair.teacher_forward.outputs.logits.shape[0]):
-            inputs = loss.mask_inputs(pair, slice(stage, stage + 1))
-            sizes = [tuple(level.shape[-2:]) for level in inputs['teacher_feats']]
-            stages.append(target_masks(**inputs))
-        found[preset] = stages
-    return found, sizes
+    configured = model.distiller.pair_losses.get('loss_feature_kd')
+    masks = {}
+    for preset in ('paper', 'released'):
+        loss = FeatureKDLoss(preset=preset)
+        if configured is not None and configured.options['mask'] == loss.options['mask']:
+            loss = configured
+        count = pair.teacher_forward.outputs.logits.shape[0]
+        stages = [loss.mask_inputs(pair, slice(stage, stage + 1)) for stage in range(count)]
+        masks[preset] = [list(target_masks(**inputs)) for inputs in stages]
+    return masks
 
 
 def pair_matches(model: Any, pair: DistillPair, chosen: Tensor) -> List[Tuple[int, int, float]]:
-    """Hungarian matches of the chosen (N_t,) teacher queries in the last stages, with their cost.
+    """Match the chosen (N_t,) teacher queries in the last stages: the pairs with their cost.
 
     The cost is that of the config's logits loss (weights of its terms), see `matching_cost`.
     """
     loss = model.distiller.pair_losses.get('loss_logits_kd') or LogitsKDLoss()
     weights = {name: loss.options[name] for name in ('cls_weight', 'bbox_weight', 'giou_weight')}
     given = pair.predictions(pair.student_forward.outputs)
-    targets = soft_targets(
-        given['teacher_logits'][-1:],
-        given['teacher_activation'],
-        given['student_activation'],
-        given['teacher_classes'],
-    )
+    activations = given['teacher_activation'], given['student_activation']
+    targets = soft_targets(given['teacher_logits'][-1:], *activations, given['teacher_classes'])
     cost = matching_cost(
         given['student_logits'][-1:],
         given['student_boxes'][-1:],
@@ -204,32 +175,24 @@ def pair_matches(model: Any, pair: DistillPair, chosen: Tensor) -> List[Tuple[in
     if given['teacher_mask'] is not None:
         columns = columns & given['teacher_mask'][-1:]
     matched = match(cost, rows, columns)[0, 0].tolist()
-    return [
-        (teacher, student, float(cost[0, 0, student, teacher]))
-        for teacher, student in enumerate(matched)
-        if student >= 0
-    ]
+    pairs = [(teacher, student) for teacher, student in enumerate(matched) if student >= 0]
+    return [(teacher, student, float(cost[0, 0, student, teacher])) for teacher, student in pairs]
 
 
 def injected_references(model: Any, pair: DistillPair) -> Optional[Tensor]:
     """(N_t, 2) where the first stage of the student's decoder starts from the teacher's queries."""
     losses = [loss for loss in model.distiller.pair_losses.values() if loss.injects]
-    if not losses:
-        return None
-    references = losses[0].injected_pass(pair).decoder_outputs.get('references')
+    references = losses[0].injected_pass(pair).decoder_outputs.get('references') if losses else None
     if references is None:
         return None
     if isinstance(references, (list, tuple)) or references.dim() == 4:
         references = references[0]
-    count = pair.teacher_forward.outputs.logits.shape[2]
-    return references[0, :count, :2].cpu()
+    return references[0, : pair.teacher_forward.outputs.logits.shape[2], :2].cpu()
 
 
 def found_objects(predictions: Predictions, objects: Predictions) -> Tensor:
     """(M,) bool: which objects a sure prediction of their class overlaps with an IoU >= 0.5."""
     sure = predictions.sure()
-    if not len(sure.boxes) or not len(objects.boxes):
-        return torch.zeros(len(objects.boxes), dtype=torch.bool)
     iou, _ = iou_and_giou(sure.boxes[:, None], objects.boxes[None])
     same = sure.labels[:, None] == objects.labels[None]
     return ((iou >= 0.5) & same).any(0)

@@ -36,7 +36,7 @@ ELSEWHERE = [
     (r'python tools/report\.py .*', 'tests/tools/test_report.py::test_card_by_value'),
     (
         r'python tools/visualize\.py .*',
-        'tests/tools/test_visualize.py::test_pictures_of_both_images',
+        'tests/tools/test_visualize.py::test_images_with_and_without_ground_truth',
     ),
     (
         r'python benchmarks/study(_results)?\.py.*',

@@ -83,7 +83,7 @@ def desk(tmp_path_factory):
     return folder
 
 
-def test_pictures_of_both_images(desk, tmp_path, capsys):
+def test_images_with_and_without_ground_truth(desk, tmp_path, capsys):
     known = next((desk / 'shapes' / 'val').iterdir())
     paths = visualize.main(
         [
@@ -120,11 +120,11 @@ def test_ground_truth_of_known_images_only(desk):
 def test_weights_are_those_of_the_checkpoints(desk):
     """Of a distillation, of a plain student, of the student alone."""
     config = Config.fromfile(desk / 'config.py')
-    whole = visualize.build(config, str(desk / 'distilled.pth')).student.state_dict()
+    whole = visualize.load_model(config, str(desk / 'distilled.pth')).student.state_dict()
     expected = tiny('deformable', 3).state_dict()
     torch.testing.assert_close(whole, expected)
     config = Config.fromfile(desk / 'config.py')
-    plain = visualize.build(config, str(desk / 'alone.pth')).student.state_dict()
+    plain = visualize.load_model(config, str(desk / 'alone.pth')).student.state_dict()
     torch.testing.assert_close(plain, tiny('deformable', 2).state_dict())
 
 

@@ -1,8 +1,10 @@
 """The teacher's predicted boxes as anchors of a student whose queries are anchored."""
 
+from dataclasses import replace
 from typing import Callable, Dict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...detectors import DetectorAdapter
@@ -16,10 +18,10 @@ from .base import InjectionRule
 class TeacherBoxInjection(InjectionRule):
     """Queries of the student at the boxes that a teacher of any family predicts.
 
-    Source: none in DETRDistill; for students with anchors (DAB, two-stage Deformable, DINO, DDQ)
-    and a teacher whose queries mean something else. Box i keeps the teacher's assignment of query
-    i. Content is the student's own: that of its first query (DAB), made of the box (two-stage
-    Deformable), its content queries in turn (DINO, DDQ).
+    Source: none in DETRDistill; for students with anchors (DAB, two-stage Deformable, DINO, DDQ,
+    RT-DETR) and a teacher whose queries mean something else. Box i keeps the teacher's assignment
+    of query i. Content is the student's own: that of its first query (DAB), made of the box
+    (two-stage Deformable), its content queries in turn (DINO, DDQ), its memory there (RT-DETR).
     """
 
     def refusal(self, student: DetectorAdapter, teacher: DetectorAdapter) -> str:
@@ -61,9 +63,32 @@ def _boxes(pair: DistillPair, boxes: Tensor) -> Dict[str, Tensor]:
     return dict(query=content[:, turn], reference_points=boxes)
 
 
+def _memory(pair: DistillPair, boxes: Tensor) -> Dict[str, Tensor]:
+    """RT-DETR: memory at the box's centre, on the level whose proposals are nearest in size."""
+    state, detector = pair.student_forward.state, pair.student.detector
+    memory = detector.memory_trans_norm(detector.memory_trans_fc(state.memory)).detach()
+    grid = 2 * boxes[:, :, None, :2] - 1
+    levels = torch.stack(
+        [
+            F.grid_sample(values, grid.to(values.dtype), padding_mode='border', align_corners=False)
+            for values in replace(state, memory=memory).memory_maps()
+        ]
+    )  # (levels, B, D, N, 1)
+    proposal = 0.05  # side of the finest level's, which doubles from level to level
+    side = boxes[..., 2:].prod(-1).sqrt()
+    level = (side / proposal).log2().round().long().clamp(0, len(levels) - 1)
+    content = levels.squeeze(-1).permute(1, 3, 0, 2)  # (B, N, levels, D)
+    chosen = level[:, :, None, None].expand(-1, -1, 1, content.shape[-1])
+    return dict(
+        query=content.gather(2, chosen).squeeze(2),
+        reference_points=torch.logit(boxes),
+    )
+
+
 MAKERS: Dict[str, Callable[[DistillPair, Tensor], Dict[str, Tensor]]] = {
     'anchor': _anchors,
     'proposal': _proposals,
     'box': _boxes,
     'distinct': _boxes,
+    'memory': _memory,
 }

@@ -50,6 +50,8 @@ class TeacherQueryInjection(InjectionRule):
 
     def refusal(self, student: DetectorAdapter, teacher: DetectorAdapter) -> str:
         own, other = student.query_kind, teacher.query_kind
+        if own == other == 'memory':
+            return 'the content of its queries is its own memory'
         return '' if own == other else f"the teacher's queries are of kind {other!r}, not {own!r}"
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:

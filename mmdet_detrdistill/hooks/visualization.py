@@ -1,12 +1,11 @@
-"""Images of the distillation while it goes on."""
+"""Draw a distillation while it is trained."""
 
 from typing import Any
 
-import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.visualization import MLflowVisBackend, Visualizer
+from mmengine.visualization import MLflowVisBackend
 
 from ..detectors.class_map import class_names
 from ..registry import register
@@ -17,12 +16,12 @@ from .fixed_images import fixed_image
 class PairPicturesHook(Hook):
     """Draws what the teacher passes on, on the same validation images, every `interval` iterations.
 
-    Masks of both forms, boxes of teacher and student, matches, injected queries (see `images`)
-    go to each backend of MMEngine's visualizer: files, TensorBoard, W&B, MLflow. Modes and random
-    numbers of the training stay as they are.
+    Masks of both forms, boxes of teacher and student, matches, injected queries (see
+    `visualization.draw_all`) go to each backend of MMEngine's visualizer: files, TensorBoard, W&B,
+    MLflow. Modes and random numbers of the training stay as they are.
 
     Args:
-        interval: iterations between two images.
+        interval: iterations between two drawings.
         num_images: the first images of the validation set.
 
     Raises (before training):
@@ -44,31 +43,23 @@ class PairPicturesHook(Hook):
                 "model.type='DETRDistill' and a val_dataloader; remove it from the hooks otherwise"
             )
 
+    @master_only
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        if self.every_n_train_iters(runner, self.interval):
-            self.draw(runner)
-
-    @master_only
-    def draw(self, runner: Any) -> None:
+        if not self.every_n_train_iters(runner, self.interval):
+            return
         from ..visualization import draw_all, view_pair  # needs Matplotlib
 
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         dataset = runner.val_dataloader.dataset
         names = class_names(getattr(dataset, 'metainfo', None) or {})
+        step = runner.iter + 1
         for index in range(min(self.num_images, len(dataset))):
             view = view_pair(model, fixed_image(dataset, index))
             for name, image in draw_all(view, names).items():
-                add_image(runner.visualizer, f'{name}_{index}', image, runner.iter + 1)
-
-
-def add_image(visualizer: Visualizer, name: str, image: np.ndarray, step: int) -> None:
-    """`visualizer.add_image`, for MLflow too.
-
-    MMEngine gives MLflow the bare name as that of a file: without an ending it is an error, and
-    without the step each image would take the place of the one before.
-    """
-    for backend in visualizer._vis_backends.values():
-        is_file = isinstance(backend, MLflowVisBackend)
-        backend.add_image(f'{name}_{step}.png' if is_file else name, image, step)
+                for backend in runner.visualizer._vis_backends.values():
+                    # MMEngine gives MLflow the name as that of a file: it needs step and ending
+                    is_file = isinstance(backend, MLflowVisBackend)
+                    title = f'{name}_{index}'
+                    backend.add_image(f'{title}_{step}.png' if is_file else title, image, step)

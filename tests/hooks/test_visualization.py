@@ -37,7 +37,7 @@ def runner_with(model, visualizer=None, iteration=0):
     )
 
 
-def test_pictures_reach_every_backend(tmp_path):
+def test_images_reach_every_backend(tmp_path):
     Collector.seen.clear()
     visualizer = Visualizer(vis_backends=[LocalVisBackend(save_dir=str(tmp_path))])
     visualizer._vis_backends['Collector'] = Collector(save_dir=str(tmp_path))
@@ -75,7 +75,7 @@ def drawn(tmp_path_factory):
     return {p.stem[: -len('_0_2')]: np.asarray(Image.open(p)) for p in paths}, events, artifacts
 
 
-def test_tensorboard_has_the_pictures(drawn):
+def test_tensorboard_has_the_images(drawn):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     files, folder, _ = drawn
