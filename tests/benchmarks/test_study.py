@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import DictAction
+
+from mmdet_detrdistill import losses
+from tests.stepping import build_from_config, load, save_random_teacher, step, synthetic_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'benchmarks'), str(ROOT / 'tools')]
@@ -145,6 +149,71 @@ def test_curve_of_a_resumed_training_is_joined(tmp_path):
 def test_folder_is_for_one_process(tmp_path):
     with study.locked(str(tmp_path)) as first, study.locked(str(tmp_path)) as second:
         assert first and not second
+
+
+def distilled(cell, row):
+    """Resolved config of a cell's row."""
+    folder = os.path.join(ROOT, plan.CELLS[cell].config(row))
+    config = load(folder)
+    words = (word.split('=', 1) for word in plan.CELLS[cell].overrides(row))
+    config.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in words})
+    return config
+
+
+def loss_options(row):
+    """Options of each loss that is on, by loss, in a row of the first cell."""
+    found = {}
+    for name, own in distilled(CELL, row).model.distiller.distill_losses.items():
+        if own is not None:
+            given = {key: value for key, value in own.items() if key != 'type'}
+            found[name[len('loss_') : -len('_kd')]] = getattr(losses, own.type)(**given).options
+    return found
+
+
+@pytest.mark.parametrize('loss', ['logits', 'feature', 'assign', 'aligned'])
+def test_one_loss_alone(loss):
+    assert list(loss_options(loss)) == [loss]
+
+
+def test_a_row_for_each_option_in_which_the_presets_differ():
+    paper, released = loss_options('all'), loss_options('released')
+    differing = {
+        f'{loss} {name}={value}': (loss, name, value)
+        for loss, options in released.items()
+        for name, value in options.items()
+        if paper[loss][name] != value
+    }
+    assert set(plan.OPTIONS) == set(differing)
+    for row, (loss, name, value) in differing.items():
+        assert loss_options(row) == {**paper, loss: {**paper[loss], name: value}}, row
+
+
+def test_weights_and_end():
+    for row, weight in (('half', 0.5), ('double', 2.0), ('ended', 1.0)):
+        found = distilled(CELL, row).model.distiller.distill_losses.values()
+        assert [own.loss_weight for own in found] == [weight] * 3
+    for cell in plan.CELLS:
+        if (cell, 'ended', 0) in plan.jobs():
+            config = distilled(cell, 'ended')
+            assert config.end == 0.75 * config.max_epochs == 0.75 * config.train_cfg.max_epochs
+
+
+@pytest.mark.parametrize('cell', list(plan.CELLS))
+def test_cell_fits_and_its_rows_share_data_and_schedule(cell, tmp_path):
+    """Student, teacher and distilled student differ in the model alone; a step trains it."""
+    configs = [distilled(cell, row).to_dict() for row in ('teacher', 'alone', 'all')]
+    for config in configs:
+        for key in ('model', 'custom_imports', 'custom_hooks', 'distiller'):
+            config.pop(key, None)
+    assert configs[0] == configs[1] == configs[2]
+    config = distilled(cell, 'all')
+    if 'efficientnet_lite' in config.custom_imports.imports:
+        pytest.importorskip('efficientnet_lite_pytorch')
+    config.model.teacher_ckpt = save_random_teacher(dict(cfg_path=config.model.teacher), tmp_path)
+    model, optim_wrapper = build_from_config(config)
+    log_vars, _ = step(model, optim_wrapper, synthetic_batch(num_classes=7))
+    assert {'loss_logits_kd.cls', 'loss_feature_kd', 'loss_assign_kd.cls'} <= set(log_vars)
+    assert all(value == value for value in log_vars.values())
 
 
 @pytest.fixture
