@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import DictAction
 
 from mmdet_detrdistill import losses
+from tests.benchmarks import efficientnet_stand_in
 from tests.stepping import build_from_config, load, save_random_teacher, step, synthetic_batch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,7 +200,7 @@ def test_weights_and_end():
 
 
 @pytest.mark.parametrize('cell', list(plan.CELLS))
-def test_cell_fits_and_its_rows_share_data_and_schedule(cell, tmp_path):
+def test_cell_fits_and_its_rows_share_data_and_schedule(cell, tmp_path, monkeypatch):
     """Student, teacher and distilled student differ in the model alone; a step trains it."""
     configs = [distilled(cell, row).to_dict() for row in ('teacher', 'alone', 'all')]
     for config in configs:
@@ -207,8 +208,7 @@ def test_cell_fits_and_its_rows_share_data_and_schedule(cell, tmp_path):
             config.pop(key, None)
     assert configs[0] == configs[1] == configs[2]
     config = distilled(cell, 'all')
-    if 'efficientnet_lite' in config.custom_imports.imports:
-        pytest.importorskip('efficientnet_lite_pytorch')
+    efficientnet_stand_in.install(tmp_path, monkeypatch)
     config.model.teacher_ckpt = save_random_teacher(dict(cfg_path=config.model.teacher), tmp_path)
     model, optim_wrapper = build_from_config(config)
     log_vars, _ = step(model, optim_wrapper, synthetic_batch(num_classes=7))
