@@ -38,7 +38,7 @@ from mmdet_detrdistill.config.coco_format import resolve_coco_format
 from mmdet_detrdistill.detectors import build_adapter
 from mmdet_detrdistill.functional.boxes import clamp_to_image
 from mmdet_detrdistill.functional.classes import soft_targets
-from mmdet_detrdistill.functional.feature_kd import feature_kd
+from mmdet_detrdistill.functional.feature_kd import MaskOptions, feature_kd
 from mmdet_detrdistill.functional.linear_assignment import solve_chains
 from mmdet_detrdistill.functional.matching import matching_cost
 
@@ -51,10 +51,10 @@ def per_query_error(
 ) -> Tensor:
     """Eq. 9 as it is printed: one mask (H, W) per query, all of a level kept at once."""
     total = student[0].new_zeros(())
-    for own, other in zip(student, teacher):
-        masks = torch.einsum('bnc,bchw->bnhw', queries[0], other)  # Eq. 7
+    for student_map, teacher_map in zip(student, teacher):
+        masks = torch.einsum('bnc,bchw->bnhw', queries[0], teacher_map)  # Eq. 7
         weights = (quality[0][..., None, None] * masks.square()).sum(1) / queries.shape[2]
-        total = total + (weights * (other - own).square().mean(1)).mean()
+        total = total + (weights * (teacher_map - student_map).square().mean(1)).mean()
     return total
 
 
@@ -96,11 +96,11 @@ def feature(args: argparse.Namespace) -> List[Row]:
         queries = torch.randn(stages, args.images, args.queries, 256) / 16
         quality = torch.rand(stages, args.images, args.queries)
         quality[:, :, num_weighted:] = 0
-        options: Row = dict(max_weighted=[num_weighted] * args.images)
+        options = MaskOptions()
         if form == 'released':
-            options.update(similarity='cosine', mask='summed')
+            options = MaskOptions(similarity='cosine', mask='summed')
         inputs = student, teacher, queries, quality
-        ours = cost_of(lambda i=inputs, o=options: feature_kd(*i, **o), student, args.repeats)
+        ours = cost_of(lambda i=inputs, o=options: feature_kd(*i, options=o), student, args.repeats)
         masks = cost_of(lambda i=inputs, s=slow: s(*i), student, args.repeats)
         apart = abs(ours['value'] - masks['value']) / abs(masks['value'])
         ratios = [masks[key] / ours[key] for key in ('seconds', 'mib')]
@@ -134,9 +134,10 @@ def record(args: argparse.Namespace) -> List[Row]:
         adapter = build_adapter(detector, side)
         with torch.no_grad():
             outputs[side] = adapter.forward_pass(data['inputs'], data['data_samples']).outputs
-    own, other = outputs['student'], outputs['teacher']
-    targets = soft_targets(other.logits, 'sigmoid', 'sigmoid')
-    cost = matching_cost(own.logits, own.boxes, targets, clamp_to_image(other.boxes))
+    student_outputs, teacher_outputs = outputs['student'], outputs['teacher']
+    targets = soft_targets(teacher_outputs.logits, 'sigmoid', 'sigmoid')
+    target_boxes = clamp_to_image(teacher_outputs.boxes)
+    cost = matching_cost(student_outputs.logits, student_outputs.boxes, targets, target_boxes)
     np.save(args.file, cost.numpy())
     print(f'{args.file}: {tuple(cost.shape)}')
     return [dict(shape=list(cost.shape))]

@@ -43,26 +43,28 @@ def released_losses(model: DETRDistill, images: Tensor, samples: List[Any]) -> D
 
 
 def _logits(model: DETRDistill, forward: ForwardPass, teacher_forward: ForwardPass) -> Tensor:
-    own, other = forward.outputs, teacher_forward.outputs
+    student, teacher = forward.outputs, teacher_forward.outputs
     kinds = model.teacher_adapter.activation, model.student_adapter.activation
-    total = own.logits.new_zeros(())
-    for stage in range(own.logits.shape[0]):
-        targets = soft_targets(other.logits[stage], *kinds)
-        target_boxes = clamp_to_image(other.boxes[stage])
+    total = student.logits.new_zeros(())
+    for stage in range(student.logits.shape[0]):
+        targets = soft_targets(teacher.logits[stage], *kinds)
+        target_boxes = clamp_to_image(teacher.boxes[stage])
         sums = []
-        for image in range(own.logits.shape[1]):
+        for image in range(student.logits.shape[1]):
             pair = (
-                own.logits[stage, image],
-                own.boxes[stage, image],
+                student.logits[stage, image],
+                student.boxes[stage, image],
                 targets[image],
                 target_boxes[image],
             )
             cost = matching_cost(*pair, activation=kinds[1]).cpu().numpy()
             rows, columns = (torch.from_numpy(ids) for ids in linear_sum_assignment(cost))
-            boxes, aims = pair[1][rows], pair[3][columns]
-            _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(aims))
+            boxes, targeted = pair[1][rows], pair[3][columns]
+            _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targeted))
             divergence = class_divergence(pair[0][rows], pair[2][columns], kinds[1])
-            sums.append(divergence.sum() + 5 * (boxes - aims).abs().sum() + 2 * (1 - giou).sum())
+            sums.append(
+                divergence.sum() + 5 * (boxes - targeted).abs().sum() + 2 * (1 - giou).sum()
+            )
         total = total + sum(sums) / (len(rows) * len(sums))
     return total
 
@@ -99,13 +101,15 @@ def masked_error(
     """Released form of the feature loss with masks (B, N, H, W) for each stage and level."""
     total = student[0].new_zeros(())
     for stage_queries, stage_quality in zip(queries, quality):
-        for own, other in zip(student, teacher):
+        for student_map, teacher_map in zip(student, teacher):
             masks = torch.einsum(
-                'bnc,bchw->bnhw', F.normalize(stage_queries, dim=-1), F.normalize(other, dim=1)
+                'bnc,bchw->bnhw',
+                F.normalize(stage_queries, dim=-1),
+                F.normalize(teacher_map, dim=1),
             )
             mask = (stage_quality[..., None, None] * masks).sum(1, keepdim=True).clamp(min=0.01)
             mask = mask / mask.amax((2, 3), keepdim=True)
-            total = total + F.mse_loss(mask * own, mask * other)
+            total = total + F.mse_loss(mask * student_map, mask * teacher_map)
     return total
 
 

@@ -137,24 +137,24 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
     injected pass. Each entry prepares a pass and returns what is to be timed.
     """
     with torch.no_grad():
-        own = model.student_adapter.forward_pass(images, samples)
+        student = model.student_adapter.forward_pass(images, samples)
         teacher_forward = model.teacher_pass(images, samples)
 
     def leaf(tensor: Tensor) -> Tensor:
         return tensor.detach().clone().requires_grad_()
 
     def fresh() -> DistillPair:
-        inputs = dict(own.state.decoder_inputs)
-        memory = leaf(own.state.memory)
+        inputs = dict(student.state.decoder_inputs)
+        memory = leaf(student.state.memory)
         if 'memory' in inputs:
             inputs['memory'] = memory
-        outputs = own.outputs
+        outputs = student.outputs
         forward = ForwardPass(
             replace(
-                own.state,
+                student.state,
                 memory=memory,
                 decoder_inputs=inputs,
-                features=tuple(leaf(level) for level in own.state.features),
+                features=tuple(leaf(level) for level in student.state.features),
             ),
             replace(
                 outputs,
@@ -202,8 +202,10 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
 def match_only(model: DETRDistill, pair: DistillPair) -> None:
     """The forward pass of `logits_kd`, which is little besides its matching."""
     options = model.distiller.pair_losses['loss_logits_kd'].options
+    predictions = pair.predictions(pair.student_forward.outputs)
+    positive = pair.teacher_positive_mask if options.needs_positives else None
     with torch.no_grad():
-        logits_kd(**pair.predictions(pair.student_forward.outputs), **options)
+        logits_kd(*predictions, positive, options)
 
 
 def timed(step: Step, device: str, clock: str = 'wall') -> float:

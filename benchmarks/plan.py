@@ -104,6 +104,18 @@ CELLS: Dict[str, Cell] = {
         configs='shapes/deformable-detr',
         shapes=SHAPES_96,
     ),
+    'shapes-deformable-long': Cell(
+        title='Deformable DETR (refine), wider backbone teaches, three times as many steps',
+        data='shapes-96',
+        configs='shapes/deformable-detr',
+        shapes=SHAPES_96,
+        options=(
+            'train_dataloader.batch_size=4',
+            'optim_wrapper.optimizer.lr=0.001',
+            'train_cfg.max_epochs=36',
+            'param_scheduler.1.end=36',
+        ),
+    ),
     'shapes-dino': Cell(
         title='DINO, wider backbone teaches',
         data='shapes-96',
@@ -134,8 +146,15 @@ CELLS: Dict[str, Cell] = {
 def jobs() -> Iterator[Tuple[str, str, int]]:
     """(cell, row, seed) in the order in which they are trained: what decides most comes first."""
     first, real = 'shapes-deformable', 'aquarium-deformable'
-    plan = [(first, BASIC), (first, PARTS), ('shapes-dino', BASIC), (real, BASIC)]
-    plan += [('shapes-conditional', BASIC), ('shapes-dab', BASIC), (real, PARTS), (first, OPTIONS)]
+    plan = [(first, BASIC), (first, PARTS), ('shapes-deformable-long', BASIC)]
+    plan += [
+        (real, BASIC),
+        ('shapes-dino', BASIC),
+        ('shapes-conditional', BASIC),
+        ('shapes-dab', BASIC),
+        (real, PARTS),
+        (first, OPTIONS),
+    ]
     for cell, rows in plan:
         for seed in SEEDS:
             for row in rows:

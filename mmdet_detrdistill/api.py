@@ -2,18 +2,17 @@
 
 import os
 import os.path as osp
-from argparse import Namespace
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.runner import Runner
 
-from .check.run import Rows, check, quiet
-from .checkpoints.resume import check_start, make_resumable
-from .config.read import read_config
-from .config.write import compose
+from .check.run import check
+from .checkpoints.resume import check_start, make_resumable, newest_checkpoint
+from .config.launch import join_processes, scale_learning_rate, use_mixed_precision
+from .config.read import load_config, open_config
+from .config.write import compose, write_loadable
 
 
 def distill(
@@ -28,7 +27,7 @@ def distill(
 ) -> Runner:
     """Write the distillation config, check it on the first batch, train.
 
-    The call behind `tools/distill.py`; see `write_config` for the arguments.
+    What `tools/distill.py` does; see `write_config` for the arguments.
 
     Args:
         work_dir: folder for logs and checkpoints; None: work_dirs/NAME of the config.
@@ -37,14 +36,15 @@ def distill(
         The runner as it is after training.
 
     Raises:
-        What `write_config` and `config_check.check` raise: nothing is trained then.
+        What `write_config` and `check.run.check` raise: nothing is trained then.
     """
     path = write_config(
         student, teacher, teacher_ckpt, data_root=data_root, options=options, out=out
     )
-    for _ in check_written(path):
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    for _ in check(open_config(path), device=device, needs_data=True):
         pass
-    return train(path, work_dir)
+    return train(open_config(path), work_dir)
 
 
 def write_config(
@@ -59,7 +59,8 @@ def write_config(
     """Write the config that distils `teacher` into `student`: the student's own and a wrapper.
 
     Args:
-        student: `mmdet::folder/config.py` or a file.
+        student: `mmdet::folder/config.py` or a file. What a file in MMEngine's pure Python style
+            holds is copied, since no config can inherit from it and name its model.
         teacher: likewise.
         teacher_ckpt: the teacher's checkpoint.
         data_root: folder of a data set in COCO format, see `coco_format`; None: the data of the
@@ -73,14 +74,20 @@ def write_config(
 
     Raises:
         FileNotFoundError: no such config.
-        ValueError: the student's config is no plain detector, or an option belongs nowhere.
+        ValueError: a side's config is no plain detector, or an option belongs nowhere.
         FileExistsError: the file is there and says something else.
     """
-    base = read_base(student, 'student')
-    read_base(teacher, 'teacher')
+    sides = dict(student=student, teacher=teacher)
+    configs = {role: load_config(path, f'{role} config') for role, path in sides.items()}
+    for role, config in configs.items():
+        if 'bbox_head' not in config.model:
+            raise ValueError(
+                f'{role} config {sides[role]} is not that of a detector: its model has no bbox_head'
+            )
     if out is None:
         names = (osp.splitext(osp.basename(path))[0] for path in (student, teacher))
         out = 'detrdistill_{}-from-{}.py'.format(*names)
+    base = configs['student']
     text = compose(student, base, teacher, teacher_ckpt, data_root, dict(options or {}), out)
     if osp.exists(out):
         with open(out, encoding='utf-8') as file:
@@ -91,63 +98,45 @@ def write_config(
             'file (--out), or remove it'
         )
     os.makedirs(osp.dirname(osp.abspath(out)), exist_ok=True)
-    with open(out, 'w', encoding='utf-8') as file:
-        file.write(text)
+    write_loadable(text, out)
     return out
 
 
-def read_base(path: str, role: str) -> Config:
-    """The config that a side is named by.
-
-    Raises:
-        FileNotFoundError, ValueError: see `write_config`.
-    """
-    if '::' not in path and not osp.isfile(path):
-        raise FileNotFoundError(
-            f'{role} config {path} does not exist (working directory: {os.getcwd()}); one of '
-            'MMDetection is named as mmdet::folder/file.py'
-        )
-    config = get_config(path) if '::' in path else Config.fromfile(path)
-    if 'bbox_head' not in config.get('model', {}):
-        raise ValueError(
-            f'{role} config {path} is not that of a detector: its model has no bbox_head'
-        )
-    return config
-
-
-def read_written(path: str, work_dir: Optional[str] = None, needs_data: bool = True) -> Config:
-    """A config as the tools read it."""
-    arguments = dict(config=path, cfg_options=None, work_dir=work_dir)
-    return read_config(Namespace(launcher='none', local_rank=0, **arguments), needs_data)
-
-
-def check_written(path: str, random_teacher: bool = False, train: bool = True) -> Iterable[Rows]:
-    """`config_check.check` of a written config, on its own data.
+def train(
+    config: Config,
+    work_dir: Optional[str] = None,
+    *,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: Optional[str] = None,
+) -> Runner:
+    """Train a detector, or distil one: what `tools/train.py` does.
 
     Args:
-        random_teacher: the checkpoint is not there yet.
-        train: the training data have to be there.
+        config: as `config.read.open_config` gives it; changed in place.
+        work_dir: folder for logs and checkpoints; None: the config's.
+        amp: mixed precision.
+        auto_scale_lr: scale the learning rate to the actual batch size.
+        resume: a checkpoint to go on from, 'auto' for the newest in the work folder.
+
+    Returns:
+        The runner as it is after training.
 
     Raises:
-        FileNotFoundError: they are not, or `check` says so.
+        ValueError: an option that the config or the machine does not allow.
+        CheckpointError: see `checkpoints.resume.check_start`.
     """
-    with quiet():
-        config = read_written(path, needs_data=train)
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        for rows in check(config, random_teacher=random_teacher, device=device):
-            source = dict(rows).get('batch', '')
-            if train and 'missing' in source:
-                raise FileNotFoundError(
-                    f'no training data: {source.split("since ")[1]}. Name your own in COCO format '
-                    '(--data-root), or the place of those that the config names'
-                )
-            yield rows
-
-
-def train(path: str, work_dir: Optional[str] = None) -> Runner:
-    """Train a written config as `tools/train.py` does."""
-    config = read_written(path, work_dir)
+    if work_dir is not None:
+        config.work_dir = work_dir
+    if amp:
+        use_mixed_precision(config)
+    if auto_scale_lr:
+        scale_learning_rate(config)
     make_resumable(config)
+    if resume is not None:
+        config.resume = True
+        config.load_from = newest_checkpoint(config.work_dir) if resume == 'auto' else resume
+    join_processes(config)
     runner = Runner.from_cfg(config)
     check_start(config, runner.model)
     runner.train()

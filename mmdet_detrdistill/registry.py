@@ -5,12 +5,13 @@ and builds what such a config holds in the package's own registries. Ours are em
 MMDetection's, so that every type is looked up there. In effect once this package is imported.
 """
 
-from typing import Callable, Type, TypeVar
+from typing import Any, Callable, Iterator, Type, TypeVar
 
 import mmdet.registry
+import mmengine.registry
 import mmrazor.registry
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 SCOPE = 'mmdet_detrdistill'
 T = TypeVar('T')
@@ -36,3 +37,75 @@ def register(kind: str) -> Callable[[Type[T]], Type[T]]:
         return cls
 
     return decorate
+
+
+def class_of(kind: str, config: Any) -> Any:
+    """The class that a config's `type` names, whether it is given as a class or by name.
+
+    Args:
+        kind: the registry's name: 'MODELS', 'TASK_UTILS', 'HOOKS', ...
+        config: a dict with a `type`, or that type: a class, a registered name of any scope, or a
+            dotted path. A plain name means MMDetection's, then MMRazor's, then another's.
+
+    Returns:
+        The class (or function); None for anything else, and for a name that nothing has.
+    """
+    found = config.get('type') if isinstance(config, dict) else config
+    if not isinstance(found, str):
+        return found if callable(found) else None
+    try:
+        for package in (mmdet.registry, mmrazor.registry):
+            known = getattr(package, kind).get(found)
+            if callable(known):
+                return known
+    except RuntimeError:  # a dotted path that leads nowhere
+        return None
+    others = _descendants(getattr(mmengine.registry, kind))
+    return next((scope.module_dict[found] for scope in others if found in scope.module_dict), None)
+
+
+def _descendants(registry: Registry) -> Iterator[Registry]:
+    for child in registry.children.values():
+        yield child
+        yield from _descendants(child)
+
+
+def type_name(found: Any) -> str:
+    """The text that names a class or function in a config, in the default scope `mmdet`.
+
+    A class of the OpenMMLab packages goes by its registered name, another by its dotted path, so
+    that its module is imported where the config is read again.
+    """
+    path = f'{found.__module__}.{found.__qualname__}'
+    if path.split('.')[0] not in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', SCOPE):
+        return path
+    for package in (mmdet.registry, mmengine.registry, mmrazor.registry):
+        for registry in vars(package).values():
+            if not isinstance(registry, Registry):
+                continue
+            names = [name for name, known in registry.module_dict.items() if known is found]
+            if names:
+                plain = package is not mmrazor.registry and _is_found(found, registry, names[0])
+                return names[0] if plain else f'{registry.scope}.{names[0]}'
+    return path
+
+
+def _is_found(found: Any, registry: Registry, name: str) -> bool:
+    """Whether a plain name means this class in MMDetection's scope, where both may have one."""
+    own = next((child for child in registry.children.values() if child.scope == 'mmdet'), registry)
+    return own.module_dict.get(name, found) is found
+
+
+def scope_of(config: Any = None) -> Any:
+    """Context for building detectors and data: a config's `default_scope`, else MMDetection's.
+
+    Args:
+        config: None takes the scope that is set already, as by a `Runner`.
+    """
+    if config is None:
+        current = DefaultScope.get_current_instance()
+        name = None if current is None else current.scope_name
+    else:
+        name = config.get('default_scope')
+    outside = name in (None, 'mmengine', 'mmrazor')  # where no detector is registered
+    return DefaultScope.overwrite_default_scope('mmdet' if outside else name)

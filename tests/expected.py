@@ -158,12 +158,15 @@ class Case:
         if not self.paper:
             injected = DecoderOutputs(None, logits, boxes, mask, {}, ())
             followed = self.model.student_adapter.assign(injected, self.samples)
-        head = self.model.student.bbox_head
+        head, labels = self.model.student.bbox_head, self.labels
+        if self.paper and self.label_map is not None:  # the others have no channel
+            logits, kept = self._own_classes(logits), [i >= 0 for i in self.label_map]
+            labels = [torch.tensor([sum(kept[:i]) for i in found], dtype=int) for found in labels]
         return assign_kd_reference(
             logits,
             boxes,
             followed,
-            self.labels,
+            labels,
             self.gt_boxes,
             activation=self.activations['student_activation'],
             background_weight=float(head.bg_cls_weight),

@@ -19,7 +19,7 @@ from mmdet_detrdistill.detectors import DetectorAdapter
 from tests.tiny_detectors import batch, build, tiny, tiny_config
 
 PAGE = (Path(__file__).parents[1] / 'docs' / 'new_detector.md').read_text()
-TOY, ADAPTER, RULE, CONFIG = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+TOY, ADAPTER, LOSS, RULE, CONFIG = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
 LOSSES = dict(
     loss_logits_kd=dict(type='LogitsKDLoss'),
     loss_feature_kd=dict(type='FeatureKDLoss'),
@@ -36,7 +36,7 @@ class MyDINO(DINO):
 def my_detectors(tmp_path_factory):
     """The page's code as the module that its config imports."""
     path = tmp_path_factory.mktemp('doc') / 'my_detectors.py'
-    path.write_text(TOY + ADAPTER + RULE)
+    path.write_text(TOY + ADAPTER + LOSS + RULE)
     spec = importlib.util.spec_from_file_location('my_detectors', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -68,6 +68,23 @@ def test_walk_equals_the_detectors_own_loss(my_detectors):
     adapter = build_adapter(detector)
     assert type(adapter) is my_detectors.PointAdapter
     found = adapter.task_loss(adapter.forward_pass(images, samples), samples)
+    assert list(found) == list(expected)
+    for name, value in found.items():
+        assert_close(value, expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_loss_of_its_own_is_part_of_the_distillation(my_detectors):
+    """The page's second detector: its own loss, bit for bit, with the term that it adds."""
+    config = tiny_config('detr', width=64)
+    config.type = 'SparseDETR'
+    student = build(config, 1).train()
+    images, samples = batch()
+    torch.manual_seed(0)
+    expected = student.loss(images, copy.deepcopy(samples))
+    assert expected['loss_sparse'] > 0
+    model = DETRDistill(student, tiny('detr', 2, width=64), dict(type='DETRDistiller')).train()
+    torch.manual_seed(0)
+    found = model.loss(images, samples)
     assert list(found) == list(expected)
     for name, value in found.items():
         assert_close(value, expected[name], rtol=0, atol=0, msg=name)

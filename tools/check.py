@@ -8,9 +8,7 @@ into an issue.
 
 import argparse
 import sys
-import traceback
 import warnings
-from pathlib import Path
 from typing import Optional, Sequence
 
 try:
@@ -18,29 +16,13 @@ try:
         warnings.simplefilter('ignore')
         import mmdet_detrdistill  # noqa: F401
 except ImportError as error:  # the installation, with the remedy
-    sys.exit(f'CHECK FAILED: {" ".join(str(error).split())}')
+    sys.exit(f'check failed: {" ".join(str(error).split())}')
 
 import torch
 
-from mmdet_detrdistill.check.run import check, quiet, show
-from mmdet_detrdistill.checkpoints.read import CheckpointError
+from mmdet_detrdistill.check.run import check, quiet, reason_of, show
 from mmdet_detrdistill.config.launch import add_common_options
 from mmdet_detrdistill.config.read import read_config
-
-
-def refuse(error: BaseException) -> int:
-    """Print why it does not do, in one line; the exit code.
-
-    An error that is not the package's own is followed by the place where it arose.
-    """
-    reason = ' '.join(str(error).split()) or 'no message'
-    frames = traceback.extract_tb(error.__traceback__)
-    if frames and not isinstance(error, (SystemExit, CheckpointError)):
-        last = Path(frames[-1].filename)
-        if 'mmdet_detrdistill' not in last.parts and last != Path(__file__):
-            reason += f' ({last.parent.name}/{last.name}:{frames[-1].lineno})'
-    print(f'CHECK FAILED: {type(error).__name__}: {reason}', file=sys.stderr)
-    return 1
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -62,7 +44,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             for rows in check(config, random_teacher=args.random_teacher, **options):
                 show(rows)
     except (Exception, SystemExit) as error:  # every reason becomes one line
-        return refuse(error)
+        print(f'check failed: {reason_of(error)}', file=sys.stderr)
+        return 1
     print('FITS')
     return 0
 

@@ -13,11 +13,12 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Optional, Sequence
 
+import torch
 from mmengine.config import DictAction
 
-from mmdet_detrdistill.api import batch_note, check_written, read_written, train, write_config
-from mmdet_detrdistill.check.run import show
-from mmdet_detrdistill.checkpoints.read import CheckpointError
+from mmdet_detrdistill.api import batch_note, train, write_config
+from mmdet_detrdistill.check.run import check, reason_of, show
+from mmdet_detrdistill.config.read import open_config
 
 
 def build_parser() -> ArgumentParser:
@@ -55,6 +56,7 @@ def main(argv: Optional[Sequence[str]] = None) -> str:
     training = not (args.no_train or args.random_teacher)
     if args.teacher_ckpt is None and not args.random_teacher:
         parser.error('--teacher-ckpt FILE is needed to train; --random-teacher writes and checks')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     try:
         path = write_config(
             args.student,
@@ -65,13 +67,16 @@ def main(argv: Optional[Sequence[str]] = None) -> str:
             out=args.out,
         )
         print(f'wrote {path}', flush=True)
-        for rows in check_written(path, args.random_teacher, training):
+        config = open_config(path, needs_data=training)
+        note = batch_note(config)
+        checked = dict(random_teacher=args.random_teacher, device=device, needs_data=training)
+        for rows in check(config, **checked):
             show(rows)
-    except (CheckpointError, OSError, TypeError, ValueError, KeyError, SystemExit) as error:
-        sys.exit(f'\ndistill: {" ".join(str(error).split())}')
-    print(f'FITS\n{batch_note(read_written(path, needs_data=training))}', flush=True)
+    except Exception as error:  # every reason becomes one line
+        sys.exit(f'distill: {reason_of(error)}')
+    print(f'FITS\n{note}', flush=True)
     if training:
-        train(path, args.work_dir)
+        train(open_config(path), args.work_dir)
     else:
         print(f'next: python tools/train.py {path}')
     return path

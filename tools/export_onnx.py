@@ -10,19 +10,17 @@ as (cx, cy, w, h) in [0, 1].
 
 import argparse
 import inspect
+import os
 from typing import Optional, Sequence, Tuple
 
 import torch
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
-from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
+from mmdet_detrdistill.checkpoints.export import build_student
 from mmdet_detrdistill.config.launch import add_config_options
 from mmdet_detrdistill.config.read import read_config
+from mmdet_detrdistill.detectors.levels import num_channels
 
 OPSET = 16  # the first with GridSample, which deformable attention becomes
 TOLERANCE = 1e-3
@@ -50,15 +48,36 @@ class Predictions(nn.Module):
 
 @torch.no_grad()
 def export(detector: nn.Module, size: Sequence[int], path: str) -> float:
-    """Write the graph; the largest difference of onnxruntime on other images than it was traced by.
+    """Write the graph if onnxruntime agrees with PyTorch on other images than it was traced by.
+
+    Returns:
+        The largest difference.
 
     Raises:
         RuntimeError: whatever PyTorch's exporter cannot do.
+        ValueError: the graph differs; nothing is left at `path` that was not there before.
     """
+    model = Predictions(detector, size).eval()
+    images = [torch.randn(1, num_channels(detector), *size) for _ in range(2)]
+    unfinished = f'{path}.unfinished'
+    try:
+        difference = _write_and_compare(model, *images, unfinished)
+        if not difference < TOLERANCE:
+            raise ValueError(
+                f'the graph differs from PyTorch by {difference:.2g}, so that {path} was not '
+                f'written. A feature level of one pixel does that: at {tuple(size)} pixels the '
+                'coarsest may be so small; try a larger --size'
+            )
+        os.replace(unfinished, path)
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
+    return difference
+
+
+def _write_and_compare(model: nn.Module, first: Tensor, second: Tensor, path: str) -> float:
     import onnxruntime
 
-    model = Predictions(detector, size).eval()
-    first, second = (torch.randn(1, 3, *size) for _ in range(2))
     # PyTorch's older exporter, by tracing, where there is a choice
     choice = 'dynamo' in inspect.signature(torch.onnx.export).parameters
     torch.onnx.export(
@@ -86,14 +105,11 @@ def main(argv: Optional[Sequence[str]] = None) -> float:
     parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'))
     parser.add_argument('--out', default='student.onnx')
     arguments = parser.parse_args(argv)
-    config = student_config(read_config(arguments))
-    weights = student_state_dict(load_checkpoint_file(arguments.checkpoint))
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        student = MODELS.build(config.model)
-    load_state_strictly(student, weights, arguments.checkpoint, what='student')
-    difference = export(student, arguments.size, arguments.out)
-    if not difference < TOLERANCE:
-        raise SystemExit(f'{arguments.out} differs from PyTorch by {difference:.2g}')
+    student = build_student(read_config(arguments), arguments.checkpoint)
+    try:
+        difference = export(student, arguments.size, arguments.out)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     print(f'wrote {arguments.out}; onnxruntime and PyTorch agree to {difference:.2g}')
     return difference
 

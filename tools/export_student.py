@@ -10,12 +10,7 @@ import argparse
 import os.path as osp
 from typing import Optional, Sequence, Tuple
 
-from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
-
-import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.checkpoints.export import export_student, student_config, student_state_dict
-from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, refuse_unfit_state
+from mmdet_detrdistill.checkpoints.export import build_student, export_student
 from mmdet_detrdistill.config.launch import add_config_options
 from mmdet_detrdistill.config.read import read_config
 
@@ -30,10 +25,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Tuple[str, str]:
     parser.add_argument('--out', help="folder to write to (default: the checkpoint's)")
     arguments = parser.parse_args(argv)
     config = read_config(arguments)
-    weights = student_state_dict(load_checkpoint_file(arguments.checkpoint))
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        student = MODELS.build(student_config(config).model)
-    refuse_unfit_state(student, weights, arguments.checkpoint, what='student')
+    build_student(config, arguments.checkpoint)  # writes nothing that does not fit
     folder = arguments.out or osp.dirname(arguments.checkpoint) or '.'
     name = f'student_{osp.splitext(osp.basename(arguments.checkpoint))[0]}'
     paths = export_student(config, arguments.checkpoint, folder, name)

@@ -33,6 +33,7 @@ import numpy as np
 
 VERSION = '2'  # raise it when the same arguments would give other images
 CLASSES = ('circle', 'hexagon', 'ring', 'frame', 'square', 'triangle', 'star', 'cross')
+CORNERS = dict(circle=64, ring=64, hexagon=6, square=4, frame=4, triangle=3, star=10)
 SPLITS = ('train', 'val')
 MIN_VISIBLE = 0.3
 OVERSAMPLING = 4  # masks are drawn enlarged and averaged down, which smooths their edges
@@ -40,23 +41,6 @@ OVERSAMPLING = 4  # masks are drawn enlarged and averaged down, which smooths th
 
 def polygon(name: str) -> np.ndarray:
     """Outline of a class in the unit disc, ``(n, 2)``."""
-
-    def regular(corners: int) -> np.ndarray:
-        angles = 2 * np.pi * np.arange(corners) / corners
-        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-    if name in ('circle', 'ring'):
-        return regular(64)
-    if name in ('square', 'frame'):
-        return regular(4)
-    if name == 'triangle':
-        return regular(3)
-    if name == 'hexagon':
-        return regular(6)
-    if name == 'star':
-        points = regular(10)
-        points[1::2] *= 0.45
-        return points
     if name == 'cross':
         arm = 0.3
         quarter = np.array([[1, -arm], [1, arm], [arm, arm]])
@@ -65,7 +49,12 @@ def polygon(name: str) -> np.ndarray:
         for _ in range(3):
             parts.append(parts[-1] @ turn)
         return np.concatenate(parts) / np.hypot(1, arm)
-    raise ValueError(f'unknown shape {name!r}; known: {", ".join(CLASSES)}')
+    corners = CORNERS[name]
+    angles = 2 * np.pi * np.arange(corners) / corners
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    if name == 'star':
+        points[1::2] *= 0.45
+    return points
 
 
 def draw_mask(
@@ -82,11 +71,10 @@ def draw_mask(
     rotation = np.array([[cos, sin], [-sin, cos]])
     outline = polygon(name) * (extent / 2) * np.array([1.0, aspect]) @ rotation
     canvas = np.zeros((height * OVERSAMPLING, width * OVERSAMPLING), np.uint8)
-    hole = 0.55 if name in ('ring', 'frame') else 0.0
-    for scale, value in ((1.0, 255), (hole, 0)):
-        if scale:
-            points = (outline * scale + np.array(center)) * OVERSAMPLING
-            cv2.fillPoly(canvas, [np.round(points).astype(np.int32)], value)
+    hole = [(0.55, 0)] if name in ('ring', 'frame') else []
+    for scale, value in [(1.0, 255), *hole]:
+        points = (outline * scale + np.array(center)) * OVERSAMPLING
+        cv2.fillPoly(canvas, [np.round(points).astype(np.int32)], value)
     small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / 255
 
@@ -101,13 +89,9 @@ def noise(rng: np.random.Generator, height: int, width: int, channels: int) -> n
     return total / 3
 
 
-def tight_box(mask: np.ndarray) -> Optional[List[int]]:
-    """COCO box [x, y, width, height] around the pixels of a boolean mask; None when it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return None
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
+def tight_box(mask: np.ndarray) -> List[int]:
+    """COCO box [x, y, width, height] around the pixels of a boolean mask that has some."""
+    return list(cv2.boundingRect(mask.astype(np.uint8)))
 
 
 def pick_colour(rng: np.random.Generator, label: int, behind: np.ndarray) -> np.ndarray:
@@ -129,10 +113,8 @@ def render(
     """One image: ``(h, w, 3)`` uint8, class index and visible mask ``(h, w)`` of each shape."""
     height, width = (int(v) for v in rng.integers(round(0.75 * size), size + 1, 2))
     colour = rng.uniform(60, 195) + rng.uniform(-20, 20, 3)
-    texture = noise(rng, height, width, 1) * rng.uniform(5, 35) + noise(
-        rng, height, width, 3
-    ) * rng.uniform(2, 12)
-    image = colour + texture
+    grey = noise(rng, height, width, 1) * rng.uniform(5, 35)
+    image = colour + (grey + noise(rng, height, width, 3) * rng.uniform(2, 12))
     wanted = min(max_objects, int(rng.geometric(0.4) + rng.integers(2)))
     if rng.random() < empty_share:
         wanted = 0
@@ -152,15 +134,8 @@ def render(
             extent = float(np.exp(rng.uniform(np.log(0.2 * size), np.log(largest))))
         margin = extent / 2
         center = (rng.uniform(margin, width - margin), rng.uniform(margin, height - margin))
-        cover = draw_mask(
-            CLASSES[label],
-            height,
-            width,
-            center,
-            extent,
-            rng.uniform(0, 2 * np.pi),
-            rng.uniform(0.75, 1.0),
-        )
+        angle, aspect = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.0)
+        cover = draw_mask(CLASSES[label], height, width, center, extent, angle, aspect)
         mask = cover >= 0.5
         kept = [np.count_nonzero(old & ~mask) for old in masks]
         if not mask.any() or any(k < MIN_VISIBLE * n for k, n in zip(kept, full)):
@@ -187,13 +162,13 @@ def write_split(out: str, split: str, count: int, info: Dict[str, Any]) -> None:
             rng, arguments['size'], arguments['max_objects'], arguments['empty_share']
         )
         name = f'{index:06d}.png'
-        if not cv2.imwrite(os.path.join(out, split, name), image):
-            raise OSError(f'could not write {os.path.join(out, split, name)}')
+        path = os.path.join(out, split, name)
+        if not cv2.imwrite(path, image):
+            raise OSError(f'could not write {path}')
         height, width = image.shape[:2]
         images.append(dict(id=index + 1, file_name=name, width=width, height=height))
         for label, mask in zip(labels, masks):
             box = tight_box(mask)
-            assert box is not None  # at least 30 % of every shape is visible
             item = dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1)
             annotations.append(dict(item, bbox=box, area=box[2] * box[3], iscrowd=0))
     categories = [dict(id=i + 1, name=n, supercategory='shape') for i, n in enumerate(CLASSES)]
@@ -236,20 +211,13 @@ def make_shapes(
         ValueError: an argument is out of range.
         FileExistsError: ``out`` holds something else.
     """
+    arguments = {name: value for name, value in locals().items() if name != 'out'}
     if train < 1 or val < 1 or seed < 0 or max_objects < 1:
         raise ValueError('train, val and max_objects must be >= 1 and seed >= 0')
     if size < 64:
         raise ValueError(f'size must be >= 64, got {size}: smaller shapes cannot be told apart')
     if not 0 <= empty_share < 1:
         raise ValueError(f'empty_share must be in [0, 1), got {empty_share}')
-    arguments = dict(
-        train=train,
-        val=val,
-        size=size,
-        seed=seed,
-        max_objects=max_objects,
-        empty_share=empty_share,
-    )
     info = dict(description='shapes over textured noise', version=VERSION, arguments=arguments)
     out = os.path.normpath(out)
     if os.path.isdir(out) and not os.listdir(out):
@@ -262,8 +230,7 @@ def make_shapes(
             'remove it or choose another folder'
         )
     partial = out + '.partial'
-    if os.path.isdir(partial):  # left by an interrupted run
-        shutil.rmtree(partial)
+    shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted run
     os.makedirs(partial)
     for split in SPLITS:
         write_split(partial, split, arguments[split], info)

@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 import warnings
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from make_shapes import make_shapes
 from run_report.page import Report
@@ -39,15 +39,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Plan(NamedTuple):
-    """The three configs, and the minutes that one training of each takes on one core (measured)."""
+    """The three configs, and the minutes of the stages that train, on two cores with one seed."""
 
     title: str
     teacher: str
     student: str
     distilled: str
-    teacher_minutes: float
-    student_minutes: float
-    distilled_minutes: float
+    minutes: Tuple[int, int]
 
 
 SHAPES = Plan(
@@ -55,46 +53,23 @@ SHAPES = Plan(
     'quickstart/deformable-detr_teacher_1xb4-10e_shapes.py',
     'quickstart/deformable-detr_student_1xb4-6e_shapes.py',
     'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb4-6e_shapes.py',
-    8,
-    3,
-    6,
+    (8, 6),
 )
 COCO_FORMAT = Plan(
     'Deformable DETR on COCO-format data',
     'coco_format/deformable-detr_teacher_1xb4-24e_coco-format.py',
     'coco_format/deformable-detr_student_1xb4-12e_coco-format.py',
     'coco_format/detrdistill_deformable-detr_student-from-teacher_1xb4-12e_coco-format.py',
-    9,
-    3,
-    5,
+    (9, 5),
 )
-
-
-WHY = {
-    'data': 'Images with boxes, for training and, apart from them, for measuring.',
-    'alone': 'The teacher is larger and learns longer. The student alone is the baseline: what it '
-    'reaches without help.',
-    'distilled': "The same student from the same start on the same batches, with the teacher's "
-    'predictions, features and queries as extra target boxes.',
-    'report': 'Each final checkpoint is loaded anew and evaluated, then size, speed and curves are '
-    'put side by side.',
-}
 
 
 def say(text: str) -> None:
     print(text, flush=True)
 
 
-def stage(number: int, title: str, why: str, minutes: Sequence[float] = ()) -> None:
-    """Announce a stage; `minutes` of its trainings, of which two run side by side."""
-    expected = ''
-    if minutes:
-        expected = f' (about {max([*minutes, sum(minutes) / 2]):.0f} min on two cores)'
-    say(f'\nstage {number} of 4: {title}{expected}\n  {why}')
-
-
 def count_data(cfg: Any) -> Dict[str, Any]:
-    """Images, boxes and classes of both splits, and a hash of the annotation files."""
+    """Count images and boxes of both splits, and hash the annotation files."""
     paths = [os.path.join(cfg.data_root, cfg[key]) for key in ('train_ann', 'val_ann')]
     found: Dict[str, Any] = {'root': cfg.data_root}
     for split, path in zip(('train', 'val'), paths):
@@ -112,15 +87,16 @@ def count_data(cfg: Any) -> Dict[str, Any]:
 
 
 def run_all(arguments: argparse.Namespace) -> Report:
-    """All stages; returns the report."""
+    """Run the four stages; return the report."""
     plan = COCO_FORMAT if arguments.data_root else SHAPES
     configs = {role: os.path.join(ROOT, 'configs', getattr(plan, role)) for role in LABELS}
-    fast = arguments.fast
+    fast, seeds = arguments.fast, range(arguments.seeds)
+    minutes = [f'about {m} min on two cores and one seed' for m in plan.minutes]
+    times = ['seconds'] * 2 if fast else minutes
 
-    stage(1, 'data', WHY['data'])
-    if arguments.data_root:
-        data_root = arguments.data_root
-    else:
+    say('\nstage 1 of 4: data')
+    data_root = arguments.data_root
+    if data_root is None:
         data_root = os.path.join('data', 'shapes-fast' if fast else 'shapes')
         counts = {'train': 64, 'val': 32} if fast else {'train': 1000, 'val': 200}
         written = make_shapes(data_root, seed=0, **counts)
@@ -142,22 +118,18 @@ def run_all(arguments: argparse.Namespace) -> Report:
             inputs=(data['hash'], *inputs),
         )
 
-    seeds = range(arguments.seeds)
-    count = f', {arguments.seeds} seeds' if arguments.seeds > 1 else ''
-    minutes = [] if fast else [plan.teacher_minutes, *[plan.student_minutes] * len(seeds)]
-    stage(2, f'teacher and student alone{count}', WHY['alone'], minutes)
+    say(f'\nstage 2 of 4: the teacher, and as a baseline the student alone ({times[0]})')
     teacher = run('teacher', 0)
     students = [run('student', seed) for seed in seeds]
     train_all([teacher, *students], say)
 
-    minutes = [] if fast else [plan.distilled_minutes] * len(seeds)
-    stage(3, f'student distilled{count}', WHY['distilled'], minutes)
+    say(f'\nstage 3 of 4: the same student, start and batches, distilled ({times[1]})')
     given = [f'model.teacher_ckpt={teacher.checkpoint}']
     inputs = (package_hash(), os.path.basename(teacher.folder))
     distilled = [run('distilled', seed, given, inputs) for seed in seeds]
     train_all(distilled, say)
 
-    stage(4, 'evaluation and report', WHY['report'])
+    say('\nstage 4 of 4: evaluation of each final checkpoint, and the report')
     runs: List[TrainingRun] = []
     for each in (teacher, *students, *distilled):
         final = evaluate(each)
@@ -170,7 +142,7 @@ def run_all(arguments: argparse.Namespace) -> Report:
 
 
 def finished(run: Run, final: Dict[str, float]) -> TrainingRun:
-    """What the report is made of.
+    """Read what the report is made of.
 
     An epoch whose evaluation an interruption cut off is missing in the curve; the last one is not.
 
@@ -225,7 +197,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     except (RunError, FileExistsError, FileNotFoundError, ValueError) as error:
         sys.exit(f'\nquickstart: {error}')
     except KeyboardInterrupt:
-        sys.exit('\nquickstart: interrupted; the same command goes on where this one stopped')
+        sys.exit('\nquickstart: interrupted; the same command resumes')
     minutes = round((time.monotonic() - began) / 60, 1)
     report.facts['wall_minutes'] = minutes
     paths = report.write(arguments.work_dir)

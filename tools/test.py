@@ -7,12 +7,14 @@ from argparse import ArgumentParser, Namespace
 from typing import Any, Dict, Optional, Sequence
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-import mmdet_detrdistill  # noqa: F401  registers everything
 from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
-from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
+from mmdet_detrdistill.checkpoints.read import (
+    load_checkpoint_file,
+    load_state_strictly,
+    unwrap_model,
+)
 from mmdet_detrdistill.config.launch import add_common_options, join_processes
 from mmdet_detrdistill.config.read import read_config
 
@@ -42,7 +44,7 @@ def dump_predictions(config: Config, path: str) -> None:
         raise SystemExit(f'--out must end in .pkl or .pickle, got {path}')
     evaluators = config.test_evaluator
     evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
-    config.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=path)]
+    config.test_evaluator = [*evaluators, dict(type='mmdet.DumpDetResults', out_file_path=path)]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
@@ -57,8 +59,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
     config.load_from, config.resume = None, False  # MMEngine would not load strictly
     join_processes(config)
     runner = Runner.from_cfg(config)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_state_strictly(model, weights, arguments.checkpoint, what='student')
+    load_state_strictly(unwrap_model(runner.model), weights, arguments.checkpoint, what='student')
     return runner.test()
 
 

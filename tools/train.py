@@ -3,12 +3,10 @@
 from argparse import ArgumentParser
 from typing import Optional, Sequence
 
-from mmengine.config import Config
 from mmengine.runner import Runner
 
-import mmdet_detrdistill  # noqa: F401  registers everything
-from mmdet_detrdistill.checkpoints.resume import check_start, make_resumable, newest_checkpoint
-from mmdet_detrdistill.config.launch import add_common_options, join_processes
+from mmdet_detrdistill.api import train
+from mmdet_detrdistill.config.launch import add_common_options
 from mmdet_detrdistill.config.read import read_config
 
 
@@ -31,40 +29,11 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def use_mixed_precision(config: Config) -> None:
-    wrapper = config.optim_wrapper
-    kind = wrapper.get('type', 'OptimWrapper')
-    if kind == 'OptimWrapper':
-        wrapper.type = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
-    elif kind != 'AmpOptimWrapper':
-        raise SystemExit(f'--amp needs optim_wrapper.type OptimWrapper, the config has {kind}')
-
-
-def scale_learning_rate(config: Config) -> None:
-    if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
-        raise SystemExit('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
-    config.auto_scale_lr.enable = True
-
-
 def main(argv: Optional[Sequence[str]] = None) -> Runner:
     """Train, and return the runner as it is afterwards."""
     arguments = build_parser().parse_args(argv)
-    config = read_config(arguments)
-    if arguments.amp:
-        use_mixed_precision(config)
-    if arguments.auto_scale_lr:
-        scale_learning_rate(config)
-    make_resumable(config)
-    if arguments.resume is not None:
-        config.resume = True
-        auto = arguments.resume == 'auto'
-        config.load_from = newest_checkpoint(config.work_dir) if auto else arguments.resume
-    join_processes(config)
-    runner = Runner.from_cfg(config)
-    check_start(config, runner.model)
-    runner.train()
-    return runner
+    options = dict(amp=arguments.amp, auto_scale_lr=arguments.auto_scale_lr)
+    return train(read_config(arguments), resume=arguments.resume, **options)
 
 
 if __name__ == '__main__':

@@ -1,28 +1,29 @@
 """Build a distillation as it starts, and describe both sides of it."""
 
 from importlib.util import find_spec
-from typing import Any, List, Tuple
+from typing import Any, List
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.model import PretrainedInit
 from torch import nn
 
+from ..checkpoints.resume import check_start
 from ..config.read import detector_config
 from ..detectors import DetectorAdapter, build_detector
 from ..distillation.algorithm import DETRDistill
 from ..functional.stages import stage_groups
-from .batch import teacher_class_names
-
-Rows = List[Tuple[str, str]]
+from ..registry import class_of, scope_of
+from .batch import Rows, teacher_class_names
 
 
 def build(config: Config, random_teacher: bool) -> DETRDistill:
     """The algorithm of a config, with random weights in the student (and teacher, if asked)."""
-    if config.model.get('type') != 'DETRDistill':
+    kind = class_of('MODELS', config.model)
+    if not (isinstance(kind, type) and issubclass(kind, DETRDistill)):
         raise ValueError("not a distillation config: model.type is not 'DETRDistill'")
     model = dict(config.model)
-    with DefaultScope.overwrite_default_scope('mmdet'):
+    with scope_of(config):
         if random_teacher:
             teacher = build_detector(model['teacher'], 'teacher')
             forget_pretrained(teacher)
@@ -51,7 +52,7 @@ def pretrained_sources(detector: Any) -> List[str]:
         return [name for item in detector for name in pretrained_sources(item)]
     if not isinstance(detector, dict):
         return []
-    if detector.get('type') == 'Pretrained':
+    if class_of('WEIGHT_INITIALIZERS', detector.get('checkpoint') and detector) is PretrainedInit:
         return [detector['checkpoint']]
     return pretrained_sources(list(detector.values()))
 
@@ -92,11 +93,17 @@ def describe(model: DETRDistill) -> Rows:
     return rows
 
 
-def describe_start(config: Config) -> Rows:
-    """The weights that the student's training starts from, where they are not random."""
+def describe_start(config: Config, model: DETRDistill) -> Rows:
+    """The weights that the student's training starts from, where they are not random.
+
+    Raises:
+        CheckpointError: those of `load_from` or `resume` do not fit the model.
+    """
     names = pretrained_sources(detector_config(config.model.architecture, 'architecture'))
-    if not names:
-        return []
+    start = check_start(config, model)
+    rows = [('student starts from', start)] if start else []
+    if not names or start:
+        return rows
     text = f'{", ".join(names)} (not loaded for this check)'
     if any(name.startswith('torchvision://') for name in names) and not find_spec('torchvision'):
         text += '; needs torchvision, which is missing'

@@ -1,17 +1,21 @@
 """What has to hold before a distillation is trained: both sides fit, one step works."""
 
+import traceback
 import warnings
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Iterator, Sequence
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from ..checkpoints.read import CheckpointError
 from ..compat.environment import versions
 from ..detectors.class_map import settle_classes
-from .batch import first_batch
-from .model import Rows, build, check_predictions, describe, describe_start
+from ..registry import SCOPE as PACKAGE
+from ..registry import scope_of
+from .batch import Rows, first_batch
+from .model import build, check_predictions, describe, describe_start
 from .step import check_step
 
 
@@ -47,29 +51,47 @@ def check(
     synthetic: bool = False,
     random_teacher: bool = False,
     device: str = 'cpu',
+    needs_data: bool = False,
 ) -> Iterator[Rows]:
     """Check a distillation config; yields its table part by part, as `tools/check.py` prints it.
 
     Args:
-        config: as `launch.read_config` gives it.
+        config: as `config.read.open_config` gives it.
         size: (H, W) of random images, where there is no training data.
         synthetic: random images even if there is data.
         random_teacher: random weights in the teacher; no checkpoint is read.
         device: to run the step on.
+        needs_data: the training data have to be there.
 
     Raises:
         ValueError, TypeError, FileNotFoundError, CheckpointError: what does not fit, and why.
     """
     yield describe_versions()
-    model = build(config, random_teacher)
-    yield describe(model) + describe_start(config)
-    check_predictions(model.student_adapter)
-    with redirect_stdout(StringIO()):  # COCO's reader talks
-        batch, source, names = first_batch(
-            config, size, model.student_adapter.num_classes, synthetic
-        )
-    yield [('classes by name', settle_classes(model, names)), ('batch', source)]
-    yield check_step(model, batch, device, random_teacher)
+    with quiet(), scope_of(config):
+        model = build(config, random_teacher)
+        rows = describe(model) + describe_start(config, model)
+        check_predictions(model.student_adapter)
+        batch, source, names, labels = first_batch(config, size, model.student_adapter, synthetic)
+        if needs_data and 'missing' in source:
+            raise FileNotFoundError(
+                f'no training data: {source.split("since ")[1]}. Name your own in COCO format '
+                '(--data-root), or the place of those that the config names'
+            )
+        rows += [('classes by name', settle_classes(model, names)), *labels, ('batch', source)]
+        yield rows
+        yield check_step(model, batch, device, random_teacher)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line; with type and place unless the error is this package's own."""
+    reason = ' '.join(str(error).split()) or 'no message'
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, (SystemExit, CheckpointError)) or not frames:
+        return reason
+    last = Path(frames[-1].filename)
+    if PACKAGE in last.parts:
+        return reason
+    return f'{type(error).__name__}: {reason} ({last.parent.name}/{last.name}:{frames[-1].lineno})'
 
 
 def show(rows: Rows) -> None:

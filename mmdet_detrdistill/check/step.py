@@ -1,6 +1,5 @@
 """One training step: feature levels, cost, each loss with the gradient that it sends."""
 
-import math
 import time
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -9,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..detectors import DetectorAdapter
+from ..detectors.levels import describe_strides
 from ..distillation.algorithm import DETRDistill
-from ..losses.feature_kd import paired_levels
-from .model import Rows
+from ..losses.feature_kd import FeatureKDLoss
+from .batch import Rows
 
 #: gradient norm of a distillation loss over that of the task loss that is taken as sane
 SANE = (0.05, 2.0)
@@ -31,8 +31,10 @@ def check_step(
     model = model.to(device).train()
     data = model.data_preprocessor(batch, training=True)
     images, samples = data['inputs'], data['data_samples']
-    rows = describe_levels(model, images, samples)
+    rows = describe_levels(model)
     adapters = (model.student_adapter, model.teacher_adapter)
+    for adapter in adapters:
+        _check_room_for_queries(adapter, images)
     flops = [count_flops(adapter, images, samples) for adapter in adapters]
     rows.append(('forward GFLOPs per image', ' / '.join(flops)))
 
@@ -64,19 +66,12 @@ def check_step(
     return rows
 
 
-def describe_levels(model: DETRDistill, images: Tensor, samples: List[Any]) -> Rows:
-    """Strides of the feature levels on both sides, and those that they share."""
-    sizes = []
-    with torch.no_grad():
-        for adapter in (model.student_adapter, model.teacher_adapter):
-            _check_room_for_queries(adapter, images)
-            sizes.append(adapter.forward_pass(images, samples).state.sizes)
-    strides = [[_stride(images.shape[-1], width) for _, width in side] for side in sizes]
-    text = f'{strides[0]} / {strides[1]}'
-    if 'loss_feature_kd' in model.distiller.pair_losses:
-        shared = [strides[0][own] for own, _ in paired_levels(*sizes)]
-        text += f', distilled: {shared}'
-    return [('feature strides', text)]
+def describe_levels(model: DETRDistill) -> Rows:
+    """Strides of the feature levels on both sides, and those that are distilled."""
+    if not any(isinstance(loss, FeatureKDLoss) for loss in model.distiller.pair_losses.values()):
+        return []
+    strides = model.student_adapter.strides, model.teacher_adapter.strides
+    return [('feature strides', describe_strides(*strides))]
 
 
 def _check_room_for_queries(adapter: DetectorAdapter, images: Tensor) -> None:
@@ -89,13 +84,6 @@ def _check_room_for_queries(adapter: DetectorAdapter, images: Tensor) -> None:
             f'{adapter.side} picks {detector.num_queries} queries among them: use larger images '
             '(--size for synthetic ones) or fewer queries'
         )
-
-
-def _stride(image_side: int, map_side: int) -> int:
-    """The least power of two that gives a map of this size when rounded up, else the ratio."""
-    powers = (2**i for i in range(10))
-    fitting = (power for power in powers if math.ceil(image_side / power) == map_side)
-    return next(fitting, round(image_side / map_side))
 
 
 def gradient_norms(model: nn.Module, losses: Dict[str, Any]) -> Dict[str, Tuple[float, float]]:

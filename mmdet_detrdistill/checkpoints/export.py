@@ -7,14 +7,16 @@ from copy import deepcopy
 from typing import Any, Dict, Tuple
 
 import numpy as np
-from mmdet.registry import HOOKS
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import save_checkpoint
-from torch import Tensor
+from mmrazor.engine import SingleTeacherDistillValLoop
+from torch import Tensor, nn
 
 from ..config.read import detector_config
 from ..registry import SCOPE as PACKAGE
-from .read import load_checkpoint_file
+from ..registry import class_of, scope_of
+from .read import load_checkpoint_file, load_state_strictly
 
 STUDENT, DISTILLER = 'architecture.', 'distiller.'
 
@@ -51,11 +53,11 @@ def export_student(
 
 
 def student_config(config: Config) -> Config:
-    """The student's plain MMDetection config, from the config of its distillation.
+    """Return the student's plain MMDetection config, from the config of its distillation.
 
-    `model` becomes its `architecture`; this package's import and `distiller` go, as do its hooks
-    and MMRazor's. Data, schedule and everything else stay. Of a config without distillation only
-    those hooks and the import go.
+    `model` becomes its `architecture`; this package's import and `distiller` go, and so do
+    its hooks and MMRazor's. Data, schedule and everything else stay. From a config without
+    distillation only those hooks and the import are removed.
     """
     student = deepcopy(config)
     model = student.model
@@ -71,10 +73,10 @@ def student_config(config: Config) -> Config:
     for name, hook in list((student.get('default_hooks') or {}).items()):
         if _is_foreign(hook):
             if name == 'checkpoint':
-                hook.type = 'CheckpointHook'
+                hook.type = 'mmengine.CheckpointHook'
             else:
                 del student.default_hooks[name]
-    if str((student.get('val_cfg') or {}).get('type')).endswith('SingleTeacherDistillValLoop'):
+    if class_of('LOOPS', student.get('val_cfg')) is SingleTeacherDistillValLoop:
         student.val_cfg.type = 'ValLoop'
     imports = student.get('custom_imports') or {}
     names = imports.get('imports') or []
@@ -83,15 +85,31 @@ def student_config(config: Config) -> Config:
     return student
 
 
+def build_student(config: Config, checkpoint_path: str) -> nn.Module:
+    """Build the plain detector that a distillation has trained, with its weights.
+
+    Args:
+        config: of the distillation, or a plain one.
+        checkpoint_path: likewise.
+
+    Raises:
+        CheckpointError, ValueError: see `student_state_dict` and `load_state_strictly`.
+    """
+    weights = student_state_dict(load_checkpoint_file(checkpoint_path))
+    with scope_of(config):
+        student = MODELS.build(student_config(config).model)
+    load_state_strictly(student, weights, checkpoint_path, what='student')
+    return student
+
+
 def _is_foreign(hook: Any) -> bool:
-    """Whether a hook config names one of this package or of MMRazor."""
-    name = hook.get('type') if isinstance(hook, dict) else hook
-    found = HOOKS.get(name) if isinstance(name, str) else name
+    """Tell whether a hook config names a hook of this package or of MMRazor."""
+    found = class_of('HOOKS', hook)
     return getattr(found, '__module__', '').split('.')[0] in (PACKAGE, 'mmrazor')
 
 
 def _plain(value: Any) -> Any:
-    """A value made of Python's own types."""
+    """Convert a value to plain Python types."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -106,7 +124,7 @@ def _set_or_drop(config: Config, key: str, value: Any) -> None:
 
 
 def student_state_dict(checkpoint: Dict[str, Any]) -> 'OrderedDict[str, Tensor]':
-    """The student's weights under the names that MMDetection gives them.
+    """Return the student's weights under the names that MMDetection gives them.
 
     Args:
         checkpoint: a distillation checkpoint (`architecture.*`, `distiller.*`) or a plain one,

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Sequence
 
 import numpy as np
 import torch
+from mmengine.model import is_model_wrapper
 from torch import nn
 
 SHOWN = 8  # keys that an error lists before it counts the rest
@@ -27,7 +28,7 @@ class CheckpointError(RuntimeError):
 
 
 def _under_name(function: Callable[..., Any], path: str) -> Callable[..., Any]:
-    """`function`, under the path `module.name` that files give it."""
+    """Return `function` under the path `module.name` that files give it."""
 
     def renamed(*args: Any) -> Any:
         return function(*args)
@@ -37,7 +38,7 @@ def _under_name(function: Callable[..., Any], path: str) -> Callable[..., Any]:
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """The only use of `getattr` that is allowed: the statistics that a log buffer carries."""
+    """Allow `getattr` for the statistics of a log buffer, and for nothing else."""
     from mmengine.logging.history_buffer import HistoryBuffer
 
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
@@ -47,7 +48,7 @@ def _statistic(owner: Any, name: str) -> Any:
 
 @lru_cache(maxsize=None)
 def checkpoint_types() -> List[Any]:
-    """What MMEngine's checkpoints hold and some PyTorch does not allow by itself."""
+    """Return the types in MMEngine's checkpoints that PyTorch does not allow by default."""
     from mmengine.logging.history_buffer import HistoryBuffer
 
     kinds = ('?', 'i1', 'u1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8')
@@ -76,7 +77,7 @@ def allow_checkpoint_types() -> None:
 
 
 def restricted_pickle() -> Any:
-    """For PyTorch before 2.4: a `pickle_module` that knows tensors and checkpoint types only."""
+    """Return a `pickle_module`, for PyTorch before 2.4, of tensors and checkpoint types only."""
     known = {f'{item.__module__}.{item.__qualname__}': item for item in checkpoint_types()}
     known.update(
         {
@@ -106,7 +107,7 @@ def restricted_pickle() -> Any:
 
 
 def _local_file(path_or_url: str) -> str:
-    """The file to read; a URL is downloaded once, to the cache of torch.hub."""
+    """Return the file to read; a URL is downloaded once, to the cache of torch.hub."""
     if not path_or_url.startswith(('http://', 'https://')):
         path = osp.expanduser(path_or_url)
         if not osp.isfile(path):
@@ -138,7 +139,7 @@ def _read(path: str) -> Any:
 
 
 def _read_restricted(path: str, reader: Any) -> Any:
-    """What `torch.load` of PyTorch 1.13 does with a `pickle_module`, but for overwriting it."""
+    """Do what `torch.load` of PyTorch 1.13 does with a `pickle_module`, without overwriting it."""
     with open(path, 'rb') as file:
         if not reader._is_zipfile(file):
             return reader._legacy_load(file, 'cpu', restricted_pickle(), encoding='utf-8')
@@ -147,9 +148,9 @@ def _read_restricted(path: str, reader: Any) -> Any:
 
 
 def load_checkpoint_file(path_or_url: str) -> Dict[str, Any]:
-    """A checkpoint as a dict with `state_dict`, on the CPU.
+    """Read a checkpoint as a dict with `state_dict`, on the CPU.
 
-    Read as with `weights_only=True` on every PyTorch, so that a file can execute nothing. A bare
+    It is read as with `weights_only=True` on every PyTorch, so a file can execute nothing. A bare
     state dict is wrapped.
 
     Raises:
@@ -158,7 +159,7 @@ def load_checkpoint_file(path_or_url: str) -> Dict[str, Any]:
     path = _local_file(path_or_url)
     try:
         checkpoint = _read(path)
-    except Exception as error:  # whatever a file that is no checkpoint makes of the reader
+    except Exception as error:  # anything that a file which is no checkpoint raises in the reader
         refused = REFUSED.search(str(error))
         if refused is not None:
             raise CheckpointError(
@@ -182,13 +183,18 @@ def load_checkpoint_file(path_or_url: str) -> Dict[str, Any]:
     )
 
 
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model in a wrapper for several processes, or the model itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
 def _some(keys: Sequence[Any]) -> str:
     shown = ', '.join(str(key) for key in keys[:SHOWN])
     return f'{shown}, and {len(keys) - SHOWN} more' if len(keys) > SHOWN else shown
 
 
 def _hint(keys: Sequence[str]) -> str:
-    """What to do when all keys carry the prefix of a wrapper."""
+    """Say what to do when all keys have the prefix of a wrapper."""
     if any(key.startswith('architecture.') for key in keys):
         return (
             '\nThe keys `architecture.*` are the student of a distillation checkpoint. Take it out '

@@ -5,10 +5,12 @@ import os.path as osp
 from typing import Optional
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
-from torch import nn
+from mmengine.hooks import CheckpointHook
+from torch import Tensor, nn
 
-from .read import CheckpointError, load_checkpoint_file, refuse_unfit_state
+from ..registry import class_of
+from .export import student_state_dict
+from .read import CheckpointError, load_checkpoint_file, refuse_unfit_state, unwrap_model
 
 NEEDED = ('meta', 'optimizer', 'message_hub')  # what a run goes on from, besides the weights
 
@@ -21,10 +23,11 @@ def make_resumable(config: Config) -> None:
     """
     hooks = config.setdefault('default_hooks', {})
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
-    if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
+    if checkpoint is not None and class_of('HOOKS', checkpoint) is CheckpointHook:
         checkpoint['type'] = 'mmdet.SafeCheckpointHook'
     custom = list(config.get('custom_hooks') or [])
-    if not any(str(hook.get('type')).endswith('IterationSeedHook') for hook in custom):
+    seeding = class_of('HOOKS', 'IterationSeedHook')
+    if not any(class_of('HOOKS', hook) is seeding for hook in custom):
         config.custom_hooks = [*custom, dict(type='mmdet.IterationSeedHook')]
 
 
@@ -67,15 +70,19 @@ def _check_training_state(path: str, model: Optional[nn.Module]) -> None:
         refuse_unfit_state(model, checkpoint['state_dict'], path)
 
 
-def check_start(config: Config, model: nn.Module) -> None:
+def check_start(config: Config, model: nn.Module) -> str:
     """Before `Runner.train`: refuse a file to resume or to load that is not what it should be.
 
     MMEngine executes what a file holds on PyTorch before 2.6, and trains random weights where a
-    file does not fit.
+    file does not fit. A distillation starts from weights of its student, plain or those of a
+    distillation; classes may differ, as in MMEngine.
 
     Args:
         config: its `resume` and `load_from`.
         model: as the runner has built it.
+
+    Returns:
+        What the training starts from, '' for the model as it is.
 
     Raises:
         CheckpointError: no such file, truncated, forbidden content, or another model's; for a
@@ -83,14 +90,10 @@ def check_start(config: Config, model: nn.Module) -> None:
     """
     path = config.get('load_from')
     if path is None or ('://' in path and not path.startswith('http')):
-        return
-    model = model.module if is_model_wrapper(model) else model
+        return path or ''
+    model = unwrap_model(model)
     if not config.get('resume'):
-        state = load_checkpoint_file(path)['state_dict']
-        names = {name[7:] if name.startswith('module.') else name for name in state}
-        if not names & set(model.state_dict()):
-            refuse_unfit_state(model, state, path)
-        return
+        return _check_weights(path, model)
     try:
         _check_training_state(path, model)
     except CheckpointError as error:
@@ -100,3 +103,33 @@ def check_start(config: Config, model: nn.Module) -> None:
         raise CheckpointError(
             f'{error}\nSo {path} cannot be resumed, {hint}. Nothing was changed'
         ) from error
+    return path
+
+
+def _check_weights(path: str, model: nn.Module) -> str:
+    """See `check_start`; of a plain model some weight has to fit, of a student each but classes."""
+    state = load_checkpoint_file(path)['state_dict']
+    state = {name[7:] if name.startswith('module.') else name: v for name, v in state.items()}
+    student = getattr(model, 'architecture', None)
+    if student is None:
+        if not state.keys() & model.state_dict().keys():
+            refuse_unfit_state(model, state, path)
+        return path
+    weights = student_state_dict(dict(state_dict=state))
+    own = student.state_dict()
+    num_classes = student.bbox_head.num_classes
+    skipped = [
+        name
+        for name, value in weights.items()
+        if name in own and _other_classes(value, own[name], num_classes)
+    ]
+    kept = {name: own[name] if name in skipped else value for name, value in weights.items()}
+    refuse_unfit_state(student, kept, path, what='student')
+    classes = f', but for {len(skipped)} weights of other classes' if skipped else ''
+    return f'{path}{classes}'
+
+
+def _other_classes(value: Tensor, own: Tensor, num_classes: int) -> bool:
+    """Whether two weights differ in their rows alone, of which there is one per class."""
+    rows = (num_classes, num_classes + 1)  # with and without a background class
+    return value.shape != own.shape and value.shape[1:] == own.shape[1:] and len(own) in rows

@@ -1,4 +1,4 @@
-"""One error, at import, for everything that is missing or does not fit together."""
+"""Raise one error, at import, for everything that is missing or incompatible."""
 
 import importlib
 import importlib.util
@@ -21,7 +21,7 @@ or let `make setup` build a complete environment."""
 
 
 def is_present(name: str) -> bool:
-    """Whether module `name` can be found; for a dotted name its parent is imported."""
+    """Tell whether module `name` can be found; for a dotted name its parent is imported."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
@@ -29,7 +29,7 @@ def is_present(name: str) -> bool:
 
 
 def import_problem(name: str) -> Optional[str]:
-    """Why module `name` cannot be imported, or None when it can."""
+    """Say why module `name` cannot be imported, or return None if it can."""
     try:
         importlib.import_module(name)
     except (ImportError, AssertionError, AttributeError, OSError) as error:
@@ -41,7 +41,7 @@ def import_problem(name: str) -> Optional[str]:
 
 
 def needs_pkg_resources() -> bool:
-    """Whether this MMEngine looks packages up through setuptools' `pkg_resources`."""
+    """Tell whether this MMEngine finds packages through setuptools' `pkg_resources`."""
     from mmengine.utils import get_installed_path
 
     try:
@@ -52,7 +52,7 @@ def needs_pkg_resources() -> bool:
 
 
 def numpy_problem() -> Optional[str]:
-    """Why tensors cannot become arrays, or None: PyTorch before 2.3 was built for NumPy 1."""
+    """Say why tensors cannot become arrays, or return None (PyTorch before 2.3 needs NumPy 1)."""
     import numpy
     import torch
 
@@ -65,7 +65,7 @@ def numpy_problem() -> Optional[str]:
 
 
 def operator_problem() -> Optional[str]:
-    """Why MMCV's compiled operators cannot be used, or None."""
+    """Say why MMCV's compiled operators cannot be used, or return None."""
     if not is_present('mmcv._ext'):
         return (
             'mmcv has no compiled operators (mmcv._ext): it is mmcv-lite, or was built without '
@@ -83,7 +83,7 @@ def operator_problem() -> Optional[str]:
 
 
 def find_problems() -> List[str]:
-    """Everything that is wrong with the installation, each with its remedy; [] when nothing is."""
+    """List everything that is wrong with the installation, each with its remedy."""
     missing = [name for name in PARTS if not is_present(name)]
     problems = [f'{name} is not installed: pip install {PARTS[name]}' for name in missing]
     problems += filter(None, [numpy_problem()])
@@ -108,7 +108,7 @@ def find_problems() -> List[str]:
 
 
 def check_environment() -> None:
-    """Nothing when all parts are there and fit.
+    """Check that all parts are installed and compatible.
 
     Raises:
         ImportError: one, that lists every problem and says what to install.
@@ -120,7 +120,7 @@ def check_environment() -> None:
 
 
 def versions() -> Dict[str, str]:
-    """Version of Python, PyTorch, NumPy, each part of OpenMMLab and this package."""
+    """Return the versions of Python, PyTorch, NumPy, each part of OpenMMLab and this package."""
     names = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmdet_detrdistill')
     installed = {name: str(importlib.import_module(name).__version__) for name in names}
     return {'python': platform.python_version(), **installed}

@@ -19,7 +19,7 @@ NEWEST_MMCV = '2.1.0'  # the newest that MMRazor 1.0.0 accepts
 
 
 class Unavailable:
-    """Stands for a name of MMRazor's quantization; any use of it raises ImportError."""
+    """A placeholder for a name of MMRazor's quantization; any use of it raises ImportError."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.__name__ = name
@@ -41,7 +41,7 @@ class Unavailable:
 
 
 def quantization_placeholder(reason: str) -> ModuleType:
-    """A package with the names that MMRazor's models import from its quantization."""
+    """Make a package with the names that MMRazor's models import from its quantization."""
     module = ModuleType(QUANTIZATION, 'Placeholder: the real package does not import here.')
     module.__path__ = []  # type: ignore[attr-defined]
     module.__all__ = ['BackendConfigs', 'QConfigHandler']  # type: ignore[attr-defined]
@@ -52,7 +52,7 @@ def quantization_placeholder(reason: str) -> ModuleType:
 
 @contextmanager
 def accepted_mmcv_version() -> Iterator[None]:
-    """Within it, a mmcv newer than MMRazor accepts reports the newest accepted version."""
+    """Let a newer mmcv report the newest version that MMRazor accepts."""
     import mmcv
     from mmengine.utils import digit_version
 

@@ -1,12 +1,12 @@
-"""Five places where MMRazor 1.0.0 relies on what PyTorch, MMEngine and mmcls no longer are.
+"""Repair five places where MMRazor 1.0.0 relies on older PyTorch, MMEngine and mmcls.
 
 Each is repaired once, after MMRazor's import, in MMRazor alone, and only where it is broken.
 """
 
 import importlib
 from collections import OrderedDict
-from functools import lru_cache
-from typing import Any, Dict, Optional, Sequence
+from functools import lru_cache, wraps
+from typing import Any, Callable, Dict, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @lru_cache(maxsize=None)
 def repair_mmrazor() -> None:
-    """All repairs; nothing the second time."""
+    """Repair all; nothing the second time."""
     _switch_inplace_off()
     _give_soft_cross_entropy()
     _name_missing_group()
@@ -24,9 +24,9 @@ def repair_mmrazor() -> None:
 
 
 def _switch_inplace_off() -> None:
-    """`nn.Module._modules` is a plain dict now, which MMRazor's walk for `inplace` skips.
+    """Switch `inplace` off: MMRazor's search skips `nn.Module._modules`, now a plain dict.
 
-    Without it a ReLU that works in place overwrites what a recorder has kept of its input.
+    Otherwise an in-place ReLU overwrites the input that a recorder keeps.
     """
     if isinstance(nn.Module()._modules, OrderedDict):
         return
@@ -48,7 +48,7 @@ def soft_cross_entropy(
     class_weight: Optional[Tensor] = None,
     avg_factor: Optional[int] = None,
 ) -> Tensor:
-    """Cross entropy of logits (N, C) under soft labels (N, C), with the arguments of mmcls."""
+    """Compute the cross entropy of logits (N, C) under soft labels (N, C), as mmcls does."""
     from mmdet.models.losses.utils import weight_reduce_loss
 
     terms = -label * F.log_softmax(pred, dim=-1)
@@ -59,14 +59,14 @@ def soft_cross_entropy(
 
 
 def _give_soft_cross_entropy() -> None:
-    """`KDSoftCELoss` takes one function of mmcls, whose last release refuses MMCV 2.1."""
+    """Give `KDSoftCELoss` the function of mmcls that it needs; mmcls refuses MMCV 2.1."""
     module = importlib.import_module('mmrazor.models.losses.kd_soft_ce_loss')
     if isinstance(module.soft_cross_entropy, type):  # MMRazor's own placeholder
         module.soft_cross_entropy = soft_cross_entropy
 
 
 def _name_missing_group() -> None:
-    """Without a process group PyTorch raises ValueError; MMRazor promises a RuntimeError."""
+    """Raise RuntimeError without a process group, as MMRazor documents, not ValueError."""
     gather = importlib.import_module('mmrazor.models.architectures.ops').GatherTensors
     original = gather.forward
 
@@ -80,7 +80,7 @@ def _name_missing_group() -> None:
 
 
 def _validate_any_outputs() -> None:
-    """MMEngine's validation step wants a list of predictions now, MMRazor's loops any outputs."""
+    """Let MMRazor's validation loops take any outputs; MMEngine's step now expects a list."""
     loops = importlib.import_module('mmengine.runner.loops')
     if not hasattr(loops, '_update_losses'):
         return
@@ -100,12 +100,18 @@ def _validate_any_outputs() -> None:
 
 
 def _find_recorders_in_any_scope() -> None:
-    """A manager builds its recorders in the default scope, which a `Runner` may have set.
+    """Build recorders in MMRazor's scope, whatever default scope a `Runner` has set."""
+    tasks = importlib.import_module('mmrazor.models.task_modules')
+    for manager in (tasks.RecorderManager, tasks.DistillDeliveryManager):
+        manager.__init__ = _in_scope_of_mmrazor(manager.__init__)
 
-    In the root registry they are found from every scope.
-    """
-    root = importlib.import_module('mmengine.registry').TASK_UTILS
-    own = importlib.import_module('mmrazor.registry').TASK_UTILS
-    for name, kind in own.module_dict.items():
-        if name.endswith(('Recorder', 'Delivery')):
-            root.register_module(name=name, module=kind, force=True)
+
+def _in_scope_of_mmrazor(function: Callable[..., None]) -> Callable[..., None]:
+    from mmengine.registry import DefaultScope  # not before the environment was checked
+
+    @wraps(function)
+    def scoped(*args: Any, **kwargs: Any) -> None:
+        with DefaultScope.overwrite_default_scope('mmrazor'):
+            function(*args, **kwargs)
+
+    return scoped

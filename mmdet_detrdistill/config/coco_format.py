@@ -1,24 +1,63 @@
 """One config for any data in COCO's annotation format."""
 
 import json
+import math
 import os.path as osp
-from typing import Any, Dict, List, Sequence, Tuple
+from collections import Counter
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
-PLACES = ('data_root', 'train_ann', 'train_img', 'val_ann', 'val_img')
+from ..registry import class_of
+
+PLACES = dict(train=('train_ann', 'train_img'), val=('val_ann', 'val_img'))
+LOADERS = dict(train_dataloader='train', val_dataloader='val', test_dataloader='val')
 
 
-def read_annotations(path: str, images: str) -> List[str]:
-    """Class names in an annotation file's own order, which is the order of the labels.
+class Labels(NamedTuple):
+    """What an annotation file holds.
+
+    Attributes:
+        names: categories in the file's order, which is the order of the labels.
+        objects: number of usable objects by category name.
+        left_out: number of annotations that MMDetection leaves out, by reason.
+        first_image: `file_name` of the first image.
+        path: of the file.
+    """
+
+    names: List[str]
+    objects: Dict[str, int]
+    left_out: Dict[str, int]
+    first_image: str
+    path: str
+
+    def describe(self, classes: Optional[Sequence[str]] = None) -> str:
+        """Count the objects of the classes (None: all), and what is left out.
+
+        Raises:
+            ValueError: not one object is left.
+        """
+        number = sum(self.objects.get(name, 0) for name in classes or self.names)
+        reasons = ''.join(f', {count} {reason}' for reason, count in self.left_out.items())
+        reasons = f'; left out{reasons[1:]}' if reasons else ''
+        if number == 0:
+            wanted = '' if classes is None else f' of the classes {", ".join(classes)}'
+            raise ValueError(f'{self.path}: no object{wanted} is labelled{reasons}')
+        return f'{number} objects{reasons}'
+
+
+def read_annotations(path: str, evaluated: bool = False) -> Labels:
+    """Read an annotation file once, as MMDetection and COCO's evaluation are going to.
 
     Args:
-        path: annotation file.
-        images: folder that its `file_name`s are relative to.
+        evaluated: the file is a validation set, of which COCO's evaluation reads more.
 
     Raises:
-        FileNotFoundError: no such file, or its first image is not there.
-        ValueError: not COCO format, no images or categories, a name twice.
+        FileNotFoundError: no such file.
+        ValueError: not COCO format, no images or categories, a name or id twice, a key that is
+            missing or not of its kind; names file, id and key.
     """
     if not osp.isfile(path):
         raise FileNotFoundError(
@@ -36,17 +75,80 @@ def read_annotations(path: str, images: str) -> List[str]:
     for key in ('images', 'categories'):
         if not content[key]:
             raise ValueError(f'{path}: `{key}` is empty')
-    names = [category['name'] for category in content['categories']]
+    categories = content['categories']
+    _check_entries(path, 'category', categories, dict(id=None, name=str))
+    names = [category['name'] for category in categories]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f'{path}: more than one category is called {", ".join(twice)}')
-    first = osp.join(images, content['images'][0]['file_name'])
-    if not osp.isfile(first):
-        raise FileNotFoundError(
-            f'{path} names the image {first}, which does not exist; set train_img and val_img '
-            '(relative to data_root) to the folder of the images'
-        )
-    return names
+    keys = dict(id=None, file_name=str, width=float, height=float)
+    _check_entries(path, 'image', content['images'], keys)
+    keys = dict(id=None, image_id=None, category_id=None, bbox=list, area=float)
+    _check_entries(
+        path,
+        'annotation',
+        content['annotations'],
+        {**keys, **({'iscrowd': float} if evaluated else {})},
+    )
+    name_of = {category['id']: category['name'] for category in categories}
+    image_of = {image['id']: image for image in content['images']}
+    objects: Dict[str, int] = Counter()
+    left_out: Dict[str, int] = Counter()
+    for annotation in content['annotations']:
+        image = image_of.get(annotation['image_id'])
+        reason = _reason_to_leave_out(annotation, image, set(name_of))
+        if reason:
+            left_out[reason] += 1
+        else:
+            objects[name_of[annotation['category_id']]] += 1
+    return Labels(names, objects, left_out, content['images'][0]['file_name'], path)
+
+
+def _check_entries(path: str, what: str, entries: List[Any], keys: Dict[str, Any]) -> None:
+    """Refuse the first entry that lacks a key, has another kind of value, or repeats an id."""
+    seen: Set[Any] = set()
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict) or 'id' not in entry:
+            raise ValueError(f'{path}: {what} number {place} has no `id`')
+        for key, kind in keys.items():
+            if key not in entry:
+                hint = ' (width times height of its bbox)' if key == 'area' else ''
+                raise ValueError(f'{path}: {what} {entry["id"]} has no `{key}`{hint}')
+            value, good = entry[key], True
+            if kind is float:
+                good = _is_number(value)
+            elif kind is list:
+                good = isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+            elif kind is str:
+                good = isinstance(value, str)
+            if not good:
+                wanted = {float: 'a number', list: '[x, y, width, height]', str: 'a text'}[kind]
+                raise ValueError(
+                    f'{path}: `{key}` of {what} {entry["id"]} must be {wanted}, got {value!r}'
+                )
+        if entry['id'] in seen:
+            raise ValueError(f'{path}: more than one {what} has the id {entry["id"]}')
+        seen.add(entry['id'])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _reason_to_leave_out(annotation: Any, image: Any, categories: Set[Any]) -> str:
+    """Why MMDetection trains on no such object, '' where it does."""
+    if image is None:
+        return 'of an image that is not in the file'
+    if annotation['category_id'] not in categories:
+        return 'of a category that is not in the file'
+    if annotation.get('ignore') or annotation.get('iscrowd'):
+        return 'to be ignored'
+    x, y, width, height = annotation['bbox']
+    inside = min(x + width, image['width']) > max(x, 0)
+    inside = inside and min(y + height, image['height']) > max(y, 0)
+    if not inside or annotation['area'] <= 0 or width < 1 or height < 1:
+        return 'of less than a pixel or outside of the image'
+    return ''
 
 
 def class_names(
@@ -117,46 +219,94 @@ def set_num_classes(model: ConfigDict, num_classes: int) -> None:
         )
 
 
+def leaf_datasets(dataset: Any) -> Iterable[ConfigDict]:
+    """The configs of the data sets that wrappers (repeated, joined, mixed ...) are made of."""
+    if isinstance(dataset, (list, tuple)):
+        for item in dataset:
+            yield from leaf_datasets(item)
+    elif dataset.get('dataset') is not None or dataset.get('datasets') is not None:
+        yield from leaf_datasets(dataset.get('dataset') or dataset['datasets'])
+    else:
+        yield dataset
+
+
+def _only_dataset(loader: Any) -> ConfigDict:
+    """The data set under a loader's wrappers; the first of several takes the place of all."""
+    holder = loader
+    while True:
+        dataset = holder.dataset
+        if dataset.get('datasets') is not None:
+            holder.dataset = dataset.datasets[0]
+        elif dataset.get('dataset') is not None:
+            holder = dataset
+        else:
+            return dataset
+
+
+def is_coco(dataset: Any) -> bool:
+    """Whether a data set reads its annotation file as MMDetection's `CocoDataset` does."""
+    found = class_of('DATASETS', dataset)
+    readers = ('load_data_list', 'parse_data_info')
+    return (
+        isinstance(found, type)
+        and issubclass(found, CocoDataset)
+        and all(getattr(found, name) is getattr(CocoDataset, name) for name in readers)
+    )
+
+
 def resolve_coco_format(cfg: Config) -> None:
     """Put a config's data set into its dataloaders, evaluators and heads.
 
     Does nothing unless `cfg.coco_format` is true. Reads the keys `data_root`, `train_ann`,
     `train_img`, `val_ann`, `val_img` (relative to `data_root`) and `classes` (None: all those of
     the training file), so that each is one option on the command line. Testing uses the validation
-    set. Calling it twice changes nothing.
+    set; a config that neither validates nor tests needs none. Several data sets that a loader joins
+    become the one. Calling it twice changes nothing.
 
     Raises:
         KeyError: one of the keys is missing.
-        FileNotFoundError, ValueError: see `read_annotations` and `class_names`.
+        FileNotFoundError, ValueError: see `read_annotations` and `class_names`; an image is not
+            there, nothing is labelled, or a loader's data set does not read COCO's format.
     """
     if not cfg.get('coco_format'):
         return
-    missing = [key for key in PLACES if cfg.get(key) is None]
+    loaders = {name: split for name, split in LOADERS.items() if cfg.get(name)}
+    splits = [split for split in PLACES if split in loaders.values()]
+    places = ['data_root', *(key for split in splits for key in PLACES[split])]
+    missing = [key for key in places if cfg.get(key) is None]
     if missing:
         raise KeyError(f'a config with coco_format=True needs {", ".join(missing)}')
-    paths: Dict[str, Dict[str, str]] = {}
-    names: Dict[str, List[str]] = {}
-    for split in ('train', 'val'):
-        ann, img = cfg[f'{split}_ann'], cfg[f'{split}_img']
-        paths[split] = dict(ann=osp.join(cfg.data_root, ann), img=osp.join(cfg.data_root, img))
-        names[split] = read_annotations(paths[split]['ann'], paths[split]['img'])
-    where = ' and '.join(paths[split]['ann'] for split in ('train', 'val'))
-    cfg.classes = class_names(names['train'], names['val'], cfg.get('classes'), where)
-    for loader, split in (
-        ('train_dataloader', 'train'),
-        ('val_dataloader', 'val'),
-        ('test_dataloader', 'val'),
-    ):
-        dataset = cfg[loader].dataset
-        while 'dataset' in dataset:  # RepeatDataset and other wrappers
-            dataset = dataset.dataset
+    labels: Dict[str, Labels] = {}
+    for split in splits:
+        ann, images = (osp.join(cfg.data_root, cfg[key]) for key in PLACES[split])
+        labels[split] = read_annotations(ann, evaluated=split == 'val')
+        first = osp.join(images, labels[split].first_image)
+        if not osp.isfile(first):
+            raise FileNotFoundError(
+                f'{ann} names the image {first}, which does not exist; set train_img and val_img '
+                '(relative to data_root) to the folder of the images'
+            )
+    where = ' and '.join(found.path for found in labels.values())
+    names = [labels[split].names for split in (splits[0], splits[-1])]
+    cfg.classes = class_names(*names, cfg.get('classes'), where)
+    for found in labels.values():
+        counted = found.describe(cfg.classes)
+        if found.left_out:
+            print_log(f'{found.path}: {counted}', 'current')
+    for name, split in loaders.items():
+        dataset = _only_dataset(cfg[name])
+        if not is_coco(dataset):
+            raise ValueError(
+                f"{name} has a {dataset.get('type')}, which does not read COCO's format: "
+                "dataset=dict(type='CocoDataset', ...)"
+            )
         dataset.data_root = cfg.data_root
-        dataset.ann_file = cfg[f'{split}_ann']
-        dataset.data_prefix = ConfigDict(img=cfg[f'{split}_img'])
+        dataset.ann_file, images = (cfg[key] for key in PLACES[split])
+        dataset.data_prefix = ConfigDict(img=images)
         dataset.metainfo = ConfigDict(classes=cfg.classes)
-    for evaluator in ('val_evaluator', 'test_evaluator'):
-        metrics = cfg[evaluator] if isinstance(cfg[evaluator], list) else [cfg[evaluator]]
-        for metric in metrics:
+    for name in ('val_evaluator', 'test_evaluator'):
+        metrics = cfg.get(name) or []
+        for metric in metrics if isinstance(metrics, list) else [metrics]:
             if 'ann_file' in metric:
-                metric.ann_file = paths['val']['ann']
+                metric.ann_file = labels['val'].path
     set_num_classes(cfg.model, len(cfg.classes))

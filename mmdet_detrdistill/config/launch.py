@@ -1,4 +1,4 @@
-"""What tools/train.py and tools/test.py share: options, reading a config, joining processes."""
+"""How a run is started: command-line options, mixed precision, processes that work together."""
 
 import os
 import subprocess
@@ -7,6 +7,9 @@ from argparse import ArgumentParser
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+from ..registry import class_of
 
 SLURM_VARIABLES = ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST', 'SLURM_LOCALID')
 
@@ -42,6 +45,34 @@ def add_common_options(parser: ArgumentParser) -> None:
     )
 
 
+def use_mixed_precision(config: Config) -> None:
+    """Replace the optimizer wrapper by MMEngine's for mixed precision.
+
+    Raises:
+        ValueError: a wrapper of another kind, or no device that it works on.
+    """
+    wrapper = config.optim_wrapper
+    found = class_of('OPTIM_WRAPPERS', wrapper.get('type', 'OptimWrapper'))
+    if found not in (OptimWrapper, AmpOptimWrapper):
+        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper, got {wrapper.type}')
+    if get_device() == 'cpu':
+        raise ValueError('--amp needs a GPU: MMEngine has no mixed precision on a CPU')
+    if found is OptimWrapper:
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def scale_learning_rate(config: Config) -> None:
+    """Let MMEngine scale the learning rate to the batch size.
+
+    Raises:
+        ValueError: the config does not say which batch size it is meant for.
+    """
+    if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
+        raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+    config.auto_scale_lr.enable = True
+
+
 def join_processes(config: Config) -> None:
     """Let the processes of `torchrun`, `torch.distributed.launch` or `srun` work together on a CPU.
 
@@ -51,16 +82,17 @@ def join_processes(config: Config) -> None:
     Raises:
         SystemExit: the Slurm launcher outside of `srun`.
     """
-    if config.launcher == 'slurm':
+    launcher = config.get('launcher', 'none')
+    if launcher == 'slurm':
         missing = [name for name in SLURM_VARIABLES if name not in os.environ]
         if missing:
             raise SystemExit(
                 f'--launcher slurm: {", ".join(missing)} is not set. Start the tool by srun, or '
                 'use --launcher none or pytorch'
             )
-    if config.launcher not in ('pytorch', 'slurm') or get_device() != 'cpu':
+    if launcher not in ('pytorch', 'slurm') or get_device() != 'cpu':
         return
-    if config.launcher == 'slurm':
+    if launcher == 'slurm':
         _translate_slurm_variables(config)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')

@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 from mmengine.config import Config
 
 from ..registry import SCOPE as PACKAGE
+from .read import load_config
 
 SIDES = {'model.architecture.': 'student', 'model.teacher.': 'teacher'}
 DATA_KEYS = dict(
@@ -22,6 +23,7 @@ LOSSES = dict(
     loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0),
 )
 BASE_MODEL = '_base_.model'
+WRAPPER_KEYS = ('distiller', 'class_map', 'teacher_pass', 'unlabelled', 'data_preprocessor')
 
 
 def compose(
@@ -33,7 +35,7 @@ def compose(
     options: Dict[str, Any],
     out: str,
 ) -> str:
-    """The text of the config; see `write_config`."""
+    """The text of the config; see `api.write_config`."""
     sides: Dict[str, Dict[str, Any]] = {'student': {}, 'teacher': {}}
     model: Dict[str, Any] = {}
     settings: Dict[str, Any] = {}
@@ -48,7 +50,7 @@ def compose(
         prefix = next((prefix for prefix in SIDES if name.startswith(prefix)), None)
         if prefix is not None:
             sides[SIDES[prefix]][name[len(prefix) :]] = value
-        elif name.split('.')[:2] in (['model', 'distiller'], ['model', 'class_map']):
+        elif name.split('.')[:2] in [['model', key] for key in WRAPPER_KEYS]:
             put(model, name.split('.')[1:], value)
         elif name.split('.')[0] == 'model':
             raise ValueError(
@@ -57,30 +59,37 @@ def compose(
             )
         else:
             own[name] = value
-    for keys, value in merged(base, own):
-        put(settings, keys, value)
+    changed = Config(base.to_dict())
+    changed.merge_from_dict(own)
+    inherits = '::' in student or not Config._is_lazy_import(student)
+    if inherits:
+        for keys, value in merged(changed, own):
+            put(settings, keys, value)
+    else:
+        settings = {**changed.to_dict(), **settings}
 
     distiller = dict(type='DETRDistiller', distill_losses={k: dict(v) for k, v in LOSSES.items()})
     for keys, value in leaves(model.pop('distiller', {})):
         put(distiller, keys, value)
+    whole_student = BASE_MODEL if inherits else settings['model']
     wrapper = dict(
-        _delete_=True,
+        **(dict(_delete_=True) if inherits else {}),
         type='DETRDistill',
-        architecture=named(student, sides['student']) if sides['student'] else BASE_MODEL,
+        architecture=named(student, sides['student']) if sides['student'] else whole_student,
         teacher=named(teacher, sides['teacher']) if sides['teacher'] else teacher,
         teacher_ckpt=teacher_ckpt,
         **model,
         distiller=distiller,
     )
-    imports = base.get('custom_imports') or {}
+    imports = changed.get('custom_imports') or {}
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
     entries = dict(
         custom_imports=dict(imports=[*names, *(() if PACKAGE in names else (PACKAGE,))]),
-        custom_hooks=[*(base.get('custom_hooks') or []), dict(type='TeacherCheckHook')],
-        **settings,
-        model=wrapper,
+        custom_hooks=[*(changed.get('custom_hooks') or []), dict(type='TeacherCheckHook')],
     )
+    entries.update({key: value for key, value in settings.items() if key not in entries})
+    entries['model'] = wrapper
     folder = osp.dirname(osp.abspath(out))
     where = student if '::' in student else osp.relpath(student, folder).replace(os.sep, '/')
     body = '\n'.join(f'{key} = {as_code(value)}' for key, value in entries.items())
@@ -89,8 +98,28 @@ def compose(
         '# Written by tools/distill.py, yours to change.\n'
         f'#   python tools/check.py {out}\n'
         f'#   python tools/train.py {out}\n'
-        f'_base_ = {where!r}\n\n' + body.replace(repr(BASE_MODEL), BASE_MODEL) + '\n'
+        + (f'_base_ = {where!r}\n\n' if inherits else '\n')
+        + body.replace(repr(BASE_MODEL), BASE_MODEL)
+        + '\n'
     )
+
+
+def write_loadable(text: str, path: str) -> None:
+    """Write a config where it is known to load; otherwise leave nothing.
+
+    Raises:
+        ValueError: it does not load, see `load_config`.
+    """
+    stem, ending = osp.splitext(path)
+    unfinished = f'{stem}.unfinished{ending}'
+    try:
+        with open(unfinished, 'w', encoding='utf-8') as file:
+            file.write(text)
+        load_config(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        if osp.exists(unfinished):
+            os.remove(unfinished)
 
 
 def named(path: str, options: Dict[str, Any]) -> Dict[str, Any]:
@@ -112,10 +141,8 @@ def leaves(tree: Dict[str, Any], keys: Tuple[str, ...] = ()) -> Iterable[Tuple[L
             yield [*keys, key], value
 
 
-def merged(base: Config, options: Dict[str, Any]) -> Iterable[Tuple[List[str], Any]]:
+def merged(changed: Config, options: Dict[str, Any]) -> Iterable[Tuple[List[str], Any]]:
     """Entries to write for dotted options; one that reaches into a list needs the whole list."""
-    changed = Config(base.to_dict())
-    changed.merge_from_dict(options)
     for name in options:
         keys = name.split('.')
         whole = next((i for i, key in enumerate(keys) if key.isdigit()), len(keys))

@@ -1,12 +1,13 @@
 """Walk a DETR-like detector stage by stage; nothing is patched and no hook is set."""
 
 import inspect
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmdet.models.losses import QualityFocalLoss
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from ..functional.assign_kd import SetCriterion
 from ..functional.boxes import scale_boxes, xyxy_to_cxcywh
 from ..functional.matching import to_device
 from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
+from .levels import PROBE_SIDE, eval_mode, num_channels
 from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass
 
@@ -135,23 +137,56 @@ class DetectorAdapter:
             samples: B `DetDataSample`s.
         """
         detector = self.detector
-        features = detector.extract_feat(images)
-        encoder_inputs, decoder_inputs = detector.pre_transformer(features, samples)
+        features, encoder_inputs, decoder_inputs = self.pre_transformer(images, samples)
         encoder_inputs.update(self.more_encoder_inputs(images))
         encoder_outputs = detector.forward_encoder(**encoder_inputs)
         extra = {}
-        if 'batch_data_samples' in inspect.signature(detector.pre_decoder).parameters:
+        if _takes(type(detector), 'pre_decoder', 'batch_data_samples'):
             extra['batch_data_samples'] = samples
         queries, head_inputs = detector.pre_decoder(**encoder_outputs, **extra)
-        if 'spatial_shapes' not in encoder_inputs:  # single-scale detectors read the last map
-            features = features[-1:]
         return EncoderState(
-            features=tuple(features),
+            features=features,
             memory=encoder_outputs['memory'],
             padding_mask=encoder_inputs.get('feat_mask'),
             decoder_inputs={**decoder_inputs, **queries},
             head_inputs=head_inputs,
         )
+
+    def pre_transformer(
+        self, images: Tensor, samples: List[Any]
+    ) -> Tuple[Tuple[Tensor, ...], Dict[str, Any], Dict[str, Any]]:
+        """Make the feature maps that enter the transformer, and its inputs.
+
+        Returns:
+            Maps (B, D, H, W), keyword arguments of `forward_encoder`, some of `forward_decoder`.
+        """
+        features = self.detector.extract_feat(images)
+        encoder_inputs, decoder_inputs = self.detector.pre_transformer(features, samples)
+        if 'spatial_shapes' not in encoder_inputs:  # single-scale detectors read the last map
+            features = features[-1:]
+        return tuple(features), encoder_inputs, decoder_inputs
+
+    @cached_property
+    def strides(self) -> Tuple[int, ...]:
+        """Stride in pixels of each feature level, measured once on a black image.
+
+        Raises:
+            ValueError: the detector refuses such an image.
+        """
+        shape = (PROBE_SIDE, PROBE_SIDE)
+        weight = next(self.detector.parameters())
+        images = weight.new_zeros(1, num_channels(self.detector), *shape)
+        sample = DetDataSample(metainfo=dict(img_shape=shape, batch_input_shape=shape))
+        try:
+            with eval_mode(self.detector):
+                features, _, _ = self.pre_transformer(images, [sample])
+        except Exception as error:  # anything a backbone may raise
+            raise ValueError(
+                f'the strides of the {self.side} {type(self.detector).__name__} cannot be measured '
+                f'on an image of {PROBE_SIDE} x {PROBE_SIDE} pixels ({error}): give it an adapter '
+                'with `strides`'
+            ) from error
+        return tuple(round(PROBE_SIDE / feature.shape[-1]) for feature in features)
 
     def more_encoder_inputs(self, images: Tensor) -> Dict[str, Any]:
         """Keyword arguments of `forward_encoder` besides those that `pre_transformer` gives."""
@@ -343,6 +378,18 @@ class DetectorAdapter:
             if found is None:
                 raise
             raise ValueError(found) from error
+
+
+def _takes(cls: type, method: str, argument: str) -> bool:
+    """Whether a method has an argument, be it by `**kwargs` that a parent's method names."""
+    for owner in cls.__mro__:
+        if method in vars(owner):
+            parameters = inspect.signature(vars(owner)[method]).parameters
+            if argument in parameters:
+                return True
+            if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+                return False
+    return False
 
 
 def ground_truth(samples: List[Any]) -> Tuple[List[Tensor], List[Tensor], Tensor]:

@@ -43,9 +43,27 @@ def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int)
     return ClassMap(table, (table >= 0).nonzero().flatten(), table[table >= 0])
 
 
+def give_student_labels(samples: Sequence[Any], class_map: ClassMap) -> None:
+    """Rename the teacher's predictions in place; those of classes that the student lacks go.
+
+    Args:
+        samples: `DetDataSample`s with the teacher's `pred_instances`.
+    """
+    for sample in samples:
+        found = sample.pred_instances
+        matches = found.labels.unsqueeze(-1) == class_map.teacher_classes.to(found.labels.device)
+        found = found[matches.any(-1)]
+        found.labels = class_map.student_classes.to(matches.device)[
+            matches[matches.any(-1)].int().argmax(-1)
+        ]
+        sample.pred_instances = found
+
+
 def class_names(meta: Dict[str, Any]) -> Optional[List[str]]:
     """`classes` of a dataset's metainfo or of a checkpoint's `dataset_meta`, None if unnamed."""
     names = {key.lower(): value for key, value in meta.items()}.get('classes')
+    if isinstance(names, str):
+        raise ValueError(f'classes must be names in a tuple, got a text: write ({names!r},)')
     return None if names is None else list(names)
 
 

@@ -48,9 +48,10 @@ class DDQAdapter(DetectorAdapter):
     def _distinct_mask(self, decoded: Dict[str, Any]) -> Tensor:
         """(L, B, N) bool, read as DDQ's head reads it for its loss; the first stage keeps all."""
         cache = self.detector.cache_dict
-        num_images = decoded['hidden_states'].shape[1]
+        states = decoded['hidden_states']
         masks = [mask[:: cache['num_heads'], 0] for mask in cache['distinct_query_mask']]
-        everything = masks[0].new_ones(num_images, cache['dis_query_info'][1])
+        shape = (states.shape[1], cache['dis_query_info'][1])
+        everything = torch.ones(shape, dtype=torch.bool, device=states.device)
         return torch.stack([everything, *masks])
 
     def task_loss(

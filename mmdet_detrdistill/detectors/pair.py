@@ -3,11 +3,13 @@
 from functools import cached_property
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.classes import pick_classes
+from ..functional.logits_kd import Predictions
 from . import DecoderOutputs, DetectorAdapter, ForwardPass, ground_truth, name_non_finite_image
 from .class_map import ClassMap
+from .levels import SharedLevel, pair_strides, shared_levels
 
 #: makes entries of the student's decoder inputs, each (B, N, .)
 Injection = Callable[['DistillPair'], Dict[str, Tensor]]
@@ -52,11 +54,23 @@ class DistillPair:
         return ground_truth(self.samples)
 
     @cached_property
+    def levels(self) -> List[SharedLevel]:
+        """The feature levels that both sides have, paired by stride."""
+        pairs = pair_strides(self.student.strides, self.teacher.strides)
+        states = self.student_forward.state, self.teacher_forward.state
+        return shared_levels(pairs, *(state.sizes for state in states))
+
+    @cached_property
     def teacher_assignment(self) -> Tensor:
         """(L_t, B, N_t) int64, the teacher's own assignment: object, -1 background, -2 left out."""
         label_map = None if self.class_map is None else self.class_map.label_map
         outputs = self.teacher_forward.outputs
         return self.teacher.assign(outputs, self.samples, label_map, self.assigned_stages)
+
+    @property
+    def teacher_positive_mask(self) -> Tensor:
+        """(L_t, B, N_t) bool, the teacher queries that its own assignment gave an object."""
+        return self.teacher_assignment >= 0
 
     def name_non_finite(self, student: bool = True) -> Optional[str]:
         """What is NaN or Inf in the teacher's pass or the student's, with the image's path."""
@@ -76,33 +90,47 @@ class DistillPair:
             return None
         return self.class_map.teacher_classes.to(self.student_forward.outputs.logits.device)
 
-    def shared_logits(self, logits: Tensor) -> Tensor:
-        """The student's logits (..., C) of the classes that the teacher knows."""
+    def without_unmapped(self, logits: Tensor) -> Tensor:
+        """Let the classes that the teacher does not know say no, without a gradient.
+
+        Args:
+            logits: of the student, (..., C).
+
+        Returns:
+            The same shape; such a class has a score of 0 under sigmoid and softmax alike.
+        """
         if self.class_map is None:
             return logits
-        classes = self.class_map.student_classes.to(logits.device)
-        return pick_classes(logits, classes, self.student.activation)
+        unmapped = self.class_map.label_map.to(logits.device) < 0
+        unmapped = F.pad(unmapped, (0, logits.shape[-1] - len(unmapped)))  # background counts
+        return logits.masked_fill(unmapped, -1e4)
 
-    def predictions(self, student: DecoderOutputs) -> Dict[str, Any]:
+    def predictions(self, student: DecoderOutputs) -> Tuple[Predictions, Predictions]:
         """Both sides' predictions as `functional.logits_kd` and `aligned_kd` take them.
 
         Args:
             student: its predictions for its own queries, or for the teacher's.
         """
         teacher = self.teacher_forward.outputs
-        positive = None if self.assigned_stages == () else self.teacher_assignment >= 0
-        return dict(
-            student_logits=self.shared_logits(student.logits),
-            student_boxes=student.boxes,
-            teacher_logits=teacher.logits,
-            teacher_boxes=teacher.boxes,
-            teacher_positive_mask=positive,
-            student_activation=self.student.activation,
-            teacher_activation=self.teacher.activation,
-            student_mask=student.query_mask,
-            teacher_mask=teacher.query_mask,
-            teacher_classes=self.teacher_classes,
+        student_classes = None
+        if self.class_map is not None:
+            student_classes = self.class_map.student_classes.to(student.logits.device)
+        sides = (
+            (student, self.student.activation, student_classes),
+            (teacher, self.teacher.activation, self.teacher_classes),
         )
+        own, other = (
+            Predictions(
+                outputs.logits,
+                outputs.boxes,
+                activation,
+                outputs.query_mask,
+                classes,
+                outputs.hidden_states,
+            )
+            for outputs, activation, classes in sides
+        )
+        return own, other
 
     def injected_pass(self, name: str) -> DecoderOutputs:
         """The student's decoder on the queries of an injection rule; the encoder is not run again.

@@ -1,15 +1,31 @@
 """From a config to a detector, and from a detector to its adapter."""
 
-from typing import Any, Callable, Dict, Type, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Type, Union
 
+from mmdet.models import dense_heads
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..config.read import detector_config
+from ..registry import scope_of
 from .base import DetectorAdapter
 
-_ADAPTERS: Dict[str, Type[DetectorAdapter]] = {'DetectionTransformer': DetectorAdapter}
+#: the class whose methods an adapter knows, by its name
+_ADAPTERS: Dict[str, Type[DetectorAdapter]] = dict.fromkeys(
+    ('DetectionTransformer', 'DETR', 'ConditionalDETR', 'DABDETR', 'DeformableDETR', 'DINO'),
+    DetectorAdapter,
+)
+#: methods of a detector that no adapter calls: their work is done stage by stage
+BYPASSED = {
+    'student': ('train_step', 'parse_losses', 'forward', 'loss', 'forward_transformer'),
+    'teacher': ('forward_transformer',),
+}
+#: heads whose `loss` is `forward` and `loss_by_feat`
+PLAIN_HEADS = tuple(
+    getattr(dense_heads, name)
+    for name in ('DETRHead', 'ConditionalDETRHead', 'DeformableDETRHead', 'DINOHead')
+)
 
 
 def register_adapter(detector: str) -> Callable[[Type[DetectorAdapter]], Type[DetectorAdapter]]:
@@ -23,15 +39,31 @@ def register_adapter(detector: str) -> Callable[[Type[DetectorAdapter]], Type[De
 
 
 def build_adapter(detector: nn.Module, side: str = 'student') -> DetectorAdapter:
-    """The registered adapter of the nearest class of `detector`; a plain subclass needs none.
+    """Build the registered adapter of the nearest class of `detector`; a plain subclass needs none.
+
+    Args:
+        detector: a built MMDetection detector.
+        side: 'student' or 'teacher'.
 
     Raises:
-        TypeError: no known family; names the stages that the detector lacks.
+        TypeError: no known family, naming the stages that the detector lacks; or a class below the
+            known one overrides a method that the adapter does not call, naming both.
     """
-    for cls in type(detector).__mro__:
-        if cls.__name__ in _ADAPTERS:
-            return _ADAPTERS[cls.__name__](detector, side)
-    return DetectorAdapter(detector, side)
+    classes = type(detector).__mro__
+    known = next((cls for cls in classes if cls.__name__ in _ADAPTERS), BaseDetector)
+    adapter = _ADAPTERS.get(known.__name__, DetectorAdapter)
+    built = adapter(detector, side)
+    departure = _override(classes, known.__mro__, BYPASSED[side])
+    if side == 'student' and adapter.task_loss is DetectorAdapter.task_loss:
+        departure = departure or _override(type(built.head).__mro__, PLAIN_HEADS, ['loss'])
+    if departure is not None:
+        raise TypeError(
+            f'{side} {classes[0].__name__}: {departure} is an override that a distillation does '
+            'not call, since it runs the detector stage by stage; what it adds would be missing. '
+            f"Register an adapter with @register_adapter('{classes[0].__name__}') that does the "
+            'same, see docs/new_detector.md.'
+        )
+    return built
 
 
 def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> nn.Module:
@@ -48,7 +80,7 @@ def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> nn.Module
     """
     config = detector_config(detector, role)
     try:
-        with DefaultScope.overwrite_default_scope('mmdet'):
+        with scope_of():
             return MODELS.build(config)
     except (RuntimeError, OSError, ValueError) as error:
         if 'transformers is not installed' in str(error):
@@ -64,3 +96,14 @@ def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> nn.Module
                 'with config.json, vocab.txt and weights'
             ) from error
         raise
+
+
+def _override(
+    classes: Sequence[type], known: Sequence[type], methods: Sequence[str]
+) -> Optional[str]:
+    """'Class.method' of the first of `methods` that a class outside of `known` defines, or None."""
+    for method in methods:
+        owner = next((cls for cls in classes if method in vars(cls)), None)
+        if owner is not None and owner not in known:
+            return f'{owner.__name__}.{method}'
+    return None

@@ -15,7 +15,8 @@ from ..detectors import ForwardPass, build_adapter, build_detector
 from ..detectors.class_map import ClassMap, ClassMapConfig, make_class_map
 from ..detectors.pair import DistillPair
 from ..functional.linear_assignment import COMPILED
-from ..registry import register
+from ..registry import class_of, register, scope_of
+from .distiller import DETRDistiller
 from .preprocessing import renormalisation
 from .teacher import TeacherPass, build_teacher, check_teacher
 from .unlabelled import PseudoLabels, is_unlabelled, without_objects
@@ -72,14 +73,20 @@ class DETRDistill(SingleTeacherDistill):
         teacher_pass: Optional[Config] = None,
         unlabelled: Optional[Config] = None,
     ) -> None:
-        with DefaultScope.overwrite_default_scope('mmdet'):
+        if not _is_our_distiller(distiller):
+            raise ValueError(
+                f"distiller must be dict(type='DETRDistiller', ...), got {distiller!r}"
+            )
+        if architecture is teacher:
+            raise ValueError('architecture and teacher are the same object: build each of them')
+        with scope_of():
             if not isinstance(architecture, BaseModel):
                 architecture = build_detector(architecture, 'architecture')
             if isinstance(data_preprocessor, dict):
                 data_preprocessor = MODELS.build(data_preprocessor)
         # From here on no random number is taken from the student, so that it starts as alone.
         with torch.random.fork_rng(devices=[]):
-            with DefaultScope.overwrite_default_scope('mmdet'):
+            with scope_of():
                 teacher, meta = build_teacher(teacher, teacher_ckpt)
             with DefaultScope.overwrite_default_scope('mmrazor'):  # its recorders and losses
                 super().__init__(
@@ -92,13 +99,18 @@ class DETRDistill(SingleTeacherDistill):
             self.teacher_meta = meta
             self.student_adapter = build_adapter(self.student, 'student')
             self.teacher_adapter = build_adapter(self.teacher, 'teacher')
+            if not hasattr(self.student_adapter.head, 'assigner'):
+                raise ValueError(
+                    'architecture.train_cfg is missing: the student cannot be trained without '
+                    'train_cfg.assigner'
+                )
             check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
             renormalise = renormalisation(self.data_preprocessor, self.teacher.data_preprocessor)
             self.teacher_pass = TeacherPass(
                 self.teacher_adapter, renormalise, **(teacher_pass or {})
             )
             self.pseudo_labels = PseudoLabels(**(unlabelled or {}))
-            with DefaultScope.overwrite_default_scope('mmdet'):  # a user's own injection rule
+            with scope_of():  # a user's own injection rule
                 self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
         if not COMPILED:
@@ -143,6 +155,23 @@ class DETRDistill(SingleTeacherDistill):
         pair = self._pair(student, teacher, data_samples) if distilling else None
         return {**losses, **self.distiller.compute_distill_losses(pair), **statistics}
 
+    def predict_teacher(self, data: Dict[str, Any]) -> List[Any]:
+        """Predict with the teacher, in the student's labels, to score it like the student.
+
+        Args:
+            data: a batch as a validation data loader gives it.
+
+        Returns:
+            `DetDataSample`s with `pred_instances`.
+
+        Raises:
+            RuntimeError: the class map needs names and has none yet.
+        """
+        data = self.data_preprocessor(data, False)
+        return self.teacher_pass.predict(
+            data['inputs'], data['data_samples'], self._checked_class_map()
+        )
+
     def _task_loss(self, student: ForwardPass, data_samples: List[Any]) -> Dict[str, Tensor]:
         """The student's own loss, of the labelled images only where the config says so."""
         adapter = self.student_adapter
@@ -169,6 +198,26 @@ class DETRDistill(SingleTeacherDistill):
             self.distiller.injections,
             self.distiller.assigned_stages(*num_stages),
         )
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take weights of a plain student too, under the names that MMDetection gives them."""
+        own = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+        if own and not any(name.startswith(f'{prefix}architecture.') for name in own):
+            for name, value in own.items():
+                del state_dict[name]
+                state_dict[f'{prefix}architecture.{name[len(prefix) :]}'] = value
+            print_log('the student starts from the weights of a plain detector', 'current')
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what hooks look for in a detector (`backbone`, `bbox_head` ...): the student's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            student = self.__dict__.get('_modules', {}).get('architecture')
+            if student is None or name.startswith('_'):
+                raise
+            return getattr(student, name)
 
     def _checked_class_map(self) -> Optional[ClassMap]:
         mapped = self.class_map_config is not None and not self.teacher_adapter.prompted
@@ -202,3 +251,8 @@ class DETRDistill(SingleTeacherDistill):
         memo.update({id(self): copied, id(self.teacher): self.teacher})
         copied.__dict__.update(deepcopy(self.__dict__, memo))
         return copied
+
+
+def _is_our_distiller(distiller: Any) -> bool:
+    found = class_of('MODELS', distiller) if isinstance(distiller, dict) else None
+    return isinstance(found, type) and issubclass(found, DETRDistiller)

@@ -1,22 +1,26 @@
 """What is compared: the named distillation losses of a pair of detectors."""
 
-import inspect
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
-from mmdet.registry import MODELS
 from mmrazor.models.distillers import ConfigurableDistiller
 from torch import Tensor, nn
 
 from ..detectors import DetectorAdapter
 from ..detectors.pair import DistillPair
-from ..losses import DistillLoss
+from ..losses import AlignedKDLoss, AssignKDLoss, DistillLoss, FeatureKDLoss, LogitsKDLoss
 from ..losses.injected_pass import InjectedLoss
 from ..losses.injection import build_injection
-from ..registry import register
+from ..registry import class_of, register
 
-LOSS_NAMES = ('loss_logits_kd', 'loss_feature_kd', 'loss_assign_kd', 'loss_aligned_kd')
+#: the names that our own losses go by; a `DistillLoss` of one's own takes any `loss_*`
+PAIR_LOSSES = dict(
+    loss_logits_kd=LogitsKDLoss,
+    loss_feature_kd=FeatureKDLoss,
+    loss_assign_kd=AssignKDLoss,
+    loss_aligned_kd=AlignedKDLoss,
+)
 
 
 @register('MODELS')
@@ -24,31 +28,29 @@ class DETRDistiller(ConfigurableDistiller):
     """The losses of DETRDistill, with any MMRazor loss beside them.
 
     Args:
-        distill_losses: configs by name. `loss_logits_kd`, `loss_feature_kd`, `loss_assign_kd` and
-            `loss_aligned_kd` receive the `DistillPair`; other names are MMRazor's and need an entry
-            in `loss_forward_mappings`. None switches a loss off.
+        distill_losses: configs by name. A `DistillLoss`, ours or a registered one of your own,
+            receives the `DistillPair`; any other loss is MMRazor's and needs an entry in
+            `loss_forward_mappings`. None switches a loss off.
         kwargs: recorders, connectors, deliveries and mappings of MMRazor's distiller.
 
     Raises:
-        ValueError: a name that is neither, or an option that the loss does not have; both list the
-            valid ones.
+        ValueError: an entry that is no loss, that nothing would reach, or with an option that the
+            loss does not take.
     """
 
     def __init__(
         self, distill_losses: Optional[Dict[str, Optional[Dict[str, Any]]]] = None, **kwargs: Any
     ) -> None:
-        configs = distill_losses or {}
+        configs = {} if distill_losses is None else distill_losses
+        if not isinstance(configs, dict):
+            raise ValueError(f'distill_losses must be a dict of losses by name, got {configs!r}')
         mapped = tuple(kwargs.get('loss_forward_mappings') or {})
-        for name, config in configs.items():
-            if name not in LOSS_NAMES + mapped:
-                raise ValueError(
-                    f'distill_losses: unknown name {name!r}; valid are {LOSS_NAMES} and names in '
-                    f'loss_forward_mappings {mapped}'
-                )
-            if config is not None:
-                _check_options(name, config)
         super().__init__(
-            distill_losses={name: config for name, config in configs.items() if config is not None},
+            distill_losses={
+                name: _checked_entry(name, config, mapped)
+                for name, config in configs.items()
+                if config is not None
+            },
             **kwargs,
         )
         self.injections = nn.ModuleDict()
@@ -97,7 +99,7 @@ class DETRDistiller(ConfigurableDistiller):
                 name = f'{type(rule).__name__}_{len(built)}'
                 self.injections[name] = rule
                 built.append((config, name))
-            loss.injection_name = name
+            loss.follow(name, self.injections[name])
 
     @contextmanager
     def recording(self, side: str) -> Iterator[None]:
@@ -181,12 +183,35 @@ class DETRDistiller(ConfigurableDistiller):
         return {name: 0 * torch.stack(sums).sum()} if sums else {}
 
 
-def _check_options(name: str, config: Dict[str, Any]) -> None:
-    """ValueError when `config` holds an option that its loss does not take."""
-    loss = MODELS.get(config.get('type', ''))
-    if not (inspect.isclass(loss) and issubclass(loss, DistillLoss)):
-        return
-    valid = [option for option in inspect.signature(loss).parameters if option != 'self']
+def _checked_entry(name: str, config: Any, mapped: Sequence[str]) -> Dict[str, Any]:
+    """The config of a loss, its type as a class, after everything in it was compared.
+
+    Raises:
+        ValueError: names the entry, what is wrong and what is valid.
+    """
+    where = f'distill_losses.{name}'
+    loss = class_of('MODELS', config) if isinstance(config, dict) else None
+    if not isinstance(loss, type):
+        unknown = isinstance(config, dict) and config.get('type')
+        problem = f'no registered {unknown!r}' if unknown else f'got {config!r}'
+        raise ValueError(f'{where} must be None or a dict with the `type` of a loss: {problem}')
+    if not issubclass(loss, DistillLoss):
+        if name not in mapped:
+            raise ValueError(
+                f'{where}: {loss.__name__} is no DistillLoss and has no entry in '
+                f'loss_forward_mappings {tuple(mapped)}, so that nothing would reach it'
+            )
+        return {**config, 'type': loss}
+    own = next((own for own, kind in PAIR_LOSSES.items() if kind is loss), name)
+    if own != name:
+        raise ValueError(f'{where}: a {loss.__name__} goes by the name {own!r}')
+    if name in mapped or not name.startswith('loss_'):
+        raise ValueError(f'{where}: a DistillLoss is named loss_* and has no loss_forward_mappings')
+    valid = loss.option_names()
     unknown = [option for option in config if option not in (*valid, 'type', '_scope_')]
     if unknown:
-        raise ValueError(f'distill_losses.{name}: unknown option {unknown}; valid are {valid}')
+        raise ValueError(f'{where}: unknown option {unknown}; valid are {valid}')
+    injection = config.get('injection', dict(type='auto'))
+    if loss.injects and not (isinstance(injection, dict) and 'type' in injection):
+        raise ValueError(f"{where}.injection must be a dict with a `type`, such as 'auto'")
+    return {**config, 'type': loss}

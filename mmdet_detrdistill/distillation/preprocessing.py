@@ -85,10 +85,3 @@ def renormalisation(student: nn.Module, teacher: nn.Module) -> Optional[Renormal
                 'do more than normalise: use DetDataPreprocessor on both sides'
             )
     return Renormalise(made, wanted)
-
-
-def num_channels(detector: nn.Module) -> Optional[int]:
-    """Channels of the images that a detector takes: those of its backbone's first convolution."""
-    convolutions = (m for m in detector.backbone.modules() if isinstance(m, nn.Conv2d))
-    first = next(convolutions, None)
-    return None if first is None else first.in_channels

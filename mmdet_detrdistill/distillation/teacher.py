@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..checkpoints.read import load_strictly
 from ..detectors import DetectorAdapter, ForwardPass, build_detector
-from .preprocessing import Renormalise, num_channels
+from ..detectors.class_map import ClassMap, give_student_labels
+from ..detectors.levels import num_channels
+from .preprocessing import Renormalise
 
 
 def build_teacher(
@@ -94,6 +96,27 @@ class TeacherPass:
             replace(forward.state, head_inputs={}),
             replace(forward.outputs, decoder_outputs={}),
         )
+
+    @torch.no_grad()
+    def predict(
+        self, images: Tensor, samples: List[Any], class_map: Optional[ClassMap] = None
+    ) -> List[Any]:
+        """Predict as the teacher alone does, in the student's labels.
+
+        Args:
+            images: (B, C, H, W) as the student's preprocessor makes them.
+            samples: B `DetDataSample`s.
+            class_map: the two label sets, None when they are the same.
+
+        Returns:
+            The samples with `pred_instances`.
+        """
+        if self.renormalise is not None:
+            images = self.renormalise(images, samples)
+        samples = self.adapter.predict(images, samples)
+        if class_map is not None:
+            give_student_labels(samples, class_map)
+        return samples
 
 
 def check_teacher(student: DetectorAdapter, teacher: DetectorAdapter, same_classes: bool) -> None:

@@ -4,7 +4,7 @@ import os
 import os.path as osp
 from typing import Any, Dict, List, Optional, Tuple
 
-from mmdet.datasets import BaseDetDataset
+from mmdet.datasets import BaseDetDataset, CocoDataset
 from mmengine.structures import InstanceData
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -35,6 +35,8 @@ class UnlabelledImages(BaseDetDataset):
         FileNotFoundError: no such folder or list, or no image in it.
         ValueError: a file that is no image, or `test_mode`: there is nothing to evaluate against.
     """
+
+    METAINFO = CocoDataset.METAINFO  # a ConcatDataset wants it equal
 
     def __init__(self, *args: Any, test_mode: bool = False, **kwargs: Any) -> None:
         if test_mode:

@@ -8,13 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .boxes import cxcywh_to_xyxy, iou_and_giou
-from .pair_terms import Reduce, means_over, nonzero
-from .stages import pick_stages, stage_pairs
-
-PRESETS = {
-    'paper': dict(assignment='teacher', references='teacher'),
-    'released': dict(assignment='student', references='student'),
-}
+from .stages import Reduce, at_least_one, means_over, pick_stages, stage_pairs
 
 
 def focal_loss(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
@@ -68,7 +62,7 @@ def assign_kd(
     image_sizes: Optional[Tensor] = None,
     query_mask: Optional[Tensor] = None,
     pairing: str = 'group',
-    reduce: Reduce = torch.as_tensor,
+    reduce: Reduce = at_least_one,
 ) -> Dict[str, Tensor]:
     """The detector's own loss on the teacher's queries, under an assignment that is given.
 
@@ -88,7 +82,7 @@ def assign_kd(
         image_sizes: (B, 2) height and width in pixels, for the unit of `criterion.iou`; None: 1.
         query_mask: (L_s, B, N) bool, True = takes part. None: all.
         pairing: teacher stages of a student stage, see `stage_groups`; a group is averaged.
-        reduce: averages a tensor of counts over processes.
+        reduce: averages a tensor of counts over processes, and keeps each from being 0.
 
     Returns:
         0-d tensors `cls`, `bbox`, `iou`, summed over student stages; the box terms are 0 without
@@ -118,7 +112,7 @@ def assign_kd(
 
     num_positive, num_all = (x.sum((1, 2)).to(boxes.dtype) for x in (positive, taking_part))
     num_weighed = num_positive + (num_all - num_positive) * criterion.background_weight
-    normalisers = nonzero(reduce(torch.stack((num_weighed, num_positive))))  # (2, P)
+    normalisers = reduce(torch.stack((num_weighed, num_positive, num_positive)))  # (3, P)
     scale = boxes.new_ones(4)
     if image_sizes is not None:  # (h, w) -> (w, h, w, h) per query
         scale = image_sizes.to(boxes.dtype).flip(-1).repeat(1, 2).unsqueeze(1)
@@ -126,14 +120,15 @@ def assign_kd(
     target_corners = (cxcywh_to_xyxy(target_boxes) * scale).flatten(0, 2)
     iou, _ = iou_and_giou(corners.detach(), target_corners)
     iou = iou.masked_fill(~positive.flatten(), 0)
-    values = {
-        'cls': criterion.cls(logits.flatten(0, 2), labels.flatten(), iou),
-        'bbox': criterion.bbox(boxes.flatten(0, 2), target_boxes.flatten(0, 2)),
-        'iou': criterion.iou(corners, target_corners),
-    }
-    return means_over(
-        {name: value.view_as(positive) for name, value in values.items()},
+    values = (
+        criterion.cls(logits.flatten(0, 2), labels.flatten(), iou),
+        criterion.bbox(boxes.flatten(0, 2), target_boxes.flatten(0, 2)),
+        criterion.iou(corners, target_corners),
+    )
+    terms = means_over(
+        torch.stack([value.view_as(positive) for value in values]),
         torch.stack((taking_part, positive, positive)),
-        torch.stack((normalisers[0], normalisers[1], normalisers[1])),
+        normalisers,
         pairs.factors,
     )
+    return dict(zip(('cls', 'bbox', 'iou'), terms.unbind()))

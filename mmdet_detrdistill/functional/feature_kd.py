@@ -1,33 +1,54 @@
 """Target-aware feature distillation.
 
 A mask per query, (B, N, H, W), is never built: both forms of the method are linear or quadratic in
-the queries, so the sum over queries moves inside and leaves (B, C) or (B, C, C). Pixels are worked
-off in pieces, so that no temporary is as large as a feature map.
+the queries, so the sum over queries moves inside and leaves (B, C) or (B, C, C).
 """
 
-from typing import List, Optional, Sequence
+from dataclasses import dataclass
+from typing import List, Literal, Optional, Sequence, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .boxes import cxcywh_to_xyxy, iou_and_giou
-from .pair_terms import Reduce
-from .weighted_error import pieces, weighted_squared_error
+from .stages import Reduce, at_least_one
 
-SIMILARITIES = ('dot', 'cosine')
-MASKS = ('per_query', 'summed')
-QUALITIES = ('matched_iou', 'max_iou')
-PRESETS = {
-    'paper': dict(
-        similarity='dot', mask='per_query', quality='matched_iou', stages='last', source='encoder',
-        exclude_padding=True,
-    ),
-    'released': dict(
-        similarity='cosine', mask='summed', quality='max_iou', stages='all', source='neck',
-        exclude_padding=False,
-    ),
-}  # fmt: skip
+Similarity = Literal['dot', 'cosine']
+Mask = Literal['per_query', 'summed']
+Quality = Literal['matched_iou', 'max_iou']
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Options of `query_quality`, `target_masks` and `feature_kd`; the defaults are the paper's.
+
+    Attributes:
+        similarity: of a query and a pixel, 'dot' or 'cosine'.
+        mask: 'per_query' weights the error by every query's mask, 'summed' by the sum of the masks.
+        quality: 'matched_iou' or 'max_iou', see `query_quality`.
+        gamma: exponent of the score in Eq. 8, in [0, 1].
+        topk: how many (query, class) scores 'max_iou' keeps.
+
+    Raises:
+        ValueError: unknown value, or gamma outside [0, 1].
+    """
+
+    similarity: Similarity = 'dot'
+    mask: Mask = 'per_query'
+    quality: Quality = 'matched_iou'
+    gamma: float = 0.5
+    topk: int = 100
+
+    def __post_init__(self) -> None:
+        for name, kind in (('similarity', Similarity), ('mask', Mask), ('quality', Quality)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f'{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}'
+                )
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f'gamma must lie in [0, 1], got {self.gamma}')
 
 
 @torch.no_grad()
@@ -36,12 +57,9 @@ def query_quality(
     teacher_boxes: Tensor,
     gt_boxes: Sequence[Tensor],
     assignment: Optional[Tensor] = None,
-    *,
-    quality: str = 'matched_iou',
-    gamma: float = 0.5,
-    topk: int = 100,
+    options: MaskOptions = MaskOptions(),
 ) -> Tensor:
-    """How far each teacher query can be trusted, the weight of its mask.
+    """Compute the quality score of each teacher query, the weight of its mask.
 
     Source: DETRDistill, Eq. 8, q = c^gamma * IoU^(1 - gamma) ('matched_iou': c is the best class
     score, IoU is with the object of the teacher's own assignment, unassigned queries get 0).
@@ -54,40 +72,34 @@ def query_quality(
         teacher_boxes: (L, B, N, 4), cxcywh in [0, 1].
         gt_boxes: per image (M_b, 4), cxcywh in [0, 1].
         assignment: (L, B, N) int64, the object of each query or -1; 'matched_iou' needs it.
-        quality: 'matched_iou' or 'max_iou'.
-        gamma: exponent of the score in Eq. 8.
-        topk: how many (query, class) scores 'max_iou' keeps.
+        options: `quality`, `gamma` and `topk`.
 
     Returns:
         (L, B, N), >= 0; at most 1 for 'matched_iou'. No gradient.
 
     Raises:
-        ValueError: unknown quality, or 'matched_iou' without an assignment.
+        ValueError: 'matched_iou' without an assignment.
     """
-    if quality not in QUALITIES:
-        raise ValueError(f'quality must be one of {QUALITIES}, got {quality!r}')
-    if quality == 'matched_iou':
+    corners = cxcywh_to_xyxy(teacher_boxes)
+    # one row more than any image has objects, so that there is one without objects too
+    objects = [F.pad(boxes.to(corners.dtype), (0, 0, 0, 1)) for boxes in gt_boxes]
+    gt_corners = cxcywh_to_xyxy(pad_sequence(objects, batch_first=True))  # (B, M, 4)
+    exists = [F.pad(torch.ones_like(boxes[:, 0]), (0, 1)) for boxes in gt_boxes]
+    exists_mask = pad_sequence(exists, batch_first=True) > 0  # (B, M)
+    if options.quality == 'max_iou':
+        scores = _topk_scores(teacher_probs, options.topk)
+        iou, _ = iou_and_giou(corners.unsqueeze(-2), gt_corners.unsqueeze(1))
+        quality = scores * iou.masked_fill(~exists_mask.unsqueeze(1), 0).amax(-1)
+    else:
         if assignment is None:
             raise ValueError("quality 'matched_iou' needs the teacher's assignment")
         scores = teacher_probs.amax(-1)
-    else:
-        scores = _topk_scores(teacher_probs, topk)
-    weights = torch.zeros_like(scores)
-    corners = cxcywh_to_xyxy(teacher_boxes)
-    for image, objects in enumerate(gt_boxes):
-        if objects.shape[0] == 0:
-            weights[:, image] = scores[:, image]
-            continue
-        iou, _ = iou_and_giou(corners[:, image].unsqueeze(-2), cxcywh_to_xyxy(objects))
-        if quality == 'max_iou':
-            weights[:, image] = scores[:, image] * iou.amax(-1)
-            continue
-        assert assignment is not None  # checked above for 'matched_iou'
-        found = assignment[:, image]
-        own_iou = iou.gather(-1, found.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        value = scores[:, image] ** gamma * own_iou ** (1 - gamma)  # Eq. 8
-        weights[:, image] = value.masked_fill(found < 0, 0)
-    return weights
+        index = assignment.clamp(min=0).unsqueeze(-1).expand(-1, -1, -1, 4)
+        matched = gt_corners.expand(index.shape[0], -1, -1, -1).gather(2, index)
+        iou, _ = iou_and_giou(corners, matched)
+        quality = scores**options.gamma * iou ** (1 - options.gamma)  # Eq. 8
+        quality = quality.masked_fill(assignment < 0, 0)
+    return torch.where(exists_mask.any(-1, keepdim=True), quality, scores)
 
 
 def feature_kd(
@@ -96,13 +108,10 @@ def feature_kd(
     teacher_queries: Tensor,
     quality: Tensor,
     valid_masks: Optional[Sequence[Tensor]] = None,
-    *,
-    similarity: str = 'dot',
-    mask: str = 'per_query',
-    max_weighted: Optional[Sequence[int]] = None,
-    reduce: Reduce = torch.as_tensor,
+    options: MaskOptions = MaskOptions(),
+    reduce: Reduce = at_least_one,
 ) -> Tensor:
-    """Make the student's features equal the teacher's where the teacher's queries look.
+    """Pull the student's features to the teacher's where the teacher's queries attend.
 
     Source: DETRDistill, Eq. 7 (mask psi_i = F_T . Q_i) and Eq. 9
     sum_i q_i / (M d H W) * || psi_i * (F_T - phi(F_S)) ||^2, with M = N_t queries ('per_query').
@@ -119,138 +128,68 @@ def feature_kd(
         teacher_queries: (L, B, N, C) decoder outputs; stages are summed, the caller picks them.
         quality: (L, B, N), see `query_quality`.
         valid_masks: per level (B, H, W) bool, True = a pixel of the image. None: all.
-        similarity: 'dot' or 'cosine'.
-        mask: 'per_query' or 'summed'.
-        max_weighted: per image, at most so many queries of a stage have `quality` > 0, for a
-            shorter way to the same value. None: all may.
-        reduce: averages the 0-d number of images over processes.
+        options: `similarity` and `mask`.
+        reduce: averages the 0-d number of images over processes, and keeps it from being 0.
 
     Returns:
         0-d tensor >= 0, 0 when the features are equal.
 
     Raises:
-        ValueError: unknown option, or shapes that differ, naming the level.
+        ValueError: shapes that differ, naming the level.
     """
     _check_shapes(student_feats, teacher_feats, teacher_queries)
-    masks = target_masks(
-        teacher_feats,
-        teacher_queries,
-        quality,
-        valid_masks,
-        similarity=similarity,
-        mask=mask,
-        max_weighted=max_weighted,
-    )
+    masks = target_masks(teacher_feats, teacher_queries, quality, valid_masks, options)
     total = student_feats[0].new_zeros(())
     for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
-        pixels = teacher.detach().flatten(2)  # (B, C, HW)
-        weights = masks[level].flatten(1)
-        if valid_masks is None:
-            weights = weights / pixels.shape[2]
-        else:
-            valid = valid_masks[level].to(pixels.dtype).flatten(1)
-            weights = weights * valid / valid.sum(1, keepdim=True).clamp(min=1)
-        weights = weights / pixels.shape[1]
-        total = total + weighted_squared_error(student.flatten(2), pixels, weights)
+        valid = torch.ones_like(masks[level]) if valid_masks is None else valid_masks[level]
+        num_valid = valid.sum((1, 2), keepdim=True).clamp(min=1)
+        error = (teacher.detach() - student).square().mean(1)  # (B, H, W)
+        total = total + (masks[level] * valid / num_valid * error).sum()
     return total / reduce(total.new_full((), teacher_queries.shape[1]))
 
 
+@torch.no_grad()
 def target_masks(
     teacher_feats: Sequence[Tensor],
     teacher_queries: Tensor,
     quality: Tensor,
     valid_masks: Optional[Sequence[Tensor]] = None,
-    *,
-    similarity: str = 'dot',
-    mask: str = 'per_query',
-    max_weighted: Optional[Sequence[int]] = None,
+    options: MaskOptions = MaskOptions(),
 ) -> List[Tensor]:
-    """How much the squared error of each pixel counts in `feature_kd`: what its masks come to.
+    """Compute the per-pixel weight of the squared error in `feature_kd`.
 
-    Source: DETRDistill, Eq. 7 and 9, sum_i q_i psi_i^2 / M ('per_query'); the released code's m^2,
-    m = sum_i q_i psi_i clamped at 0.01 and divided by its maximum ('summed'). Stages are summed.
+    Source: DETRDistill, Eq. 7 and 9, sum_i q_i psi_i^2 / M ('per_query'), which is F_T^T A F_T with
+    A = sum_i q_i Q_i Q_i^T / M; the released code's m^2, m = sum_i q_i psi_i clamped at 0.01 and
+    divided by its maximum ('summed'). Stages are summed.
 
-    Args: those of `feature_kd`, with the same defaults.
+    Args: those of `feature_kd`.
 
     Returns:
         Per level (B, H, W) >= 0, without gradient.
-
-    Raises:
-        ValueError: unknown option.
     """
-    if similarity not in SIMILARITIES:
-        raise ValueError(f'similarity must be one of {SIMILARITIES}, got {similarity!r}')
-    if mask not in MASKS:
-        raise ValueError(f'mask must be one of {MASKS}, got {mask!r}')
-    queries = teacher_queries.detach()
-    if similarity == 'cosine':
-        queries = F.normalize(queries, dim=-1)
-    if mask == 'per_query':
-        mask_factors = [
-            _per_query(
-                queries[:, image],
-                quality[:, image],
-                queries.shape[2] if max_weighted is None else max_weighted[image],
-            )
-            for image in range(queries.shape[1])
-        ]
+    if options.similarity == 'cosine':
+        teacher_queries = F.normalize(teacher_queries, dim=-1)
+    weighted = quality.unsqueeze(-1) * teacher_queries
+    if options.mask == 'per_query':
+        factors = torch.einsum('lbnc,lbnd->bcd', weighted, teacher_queries) / quality.shape[2]
     else:
-        mask_factors = list(torch.einsum('lbn,lbnc->blc', quality, queries).unbind())
-    found = []
+        factors = weighted.sum(2).transpose(0, 1)  # (B, L, C)
+    masks = []
     for level, teacher in enumerate(teacher_feats):
-        pixels = teacher.detach().flatten(2)  # (B, C, HW)
-        valid = None if valid_masks is None else valid_masks[level].to(pixels.dtype).flatten(1)
-        attention = [
-            _attention(factor, image, similarity, mask, None if valid is None else valid[number])
-            for number, (factor, image) in enumerate(zip(mask_factors, pixels))
-        ]
-        found.append(torch.stack(attention).reshape(-1, *teacher.shape[-2:]))
-    return found
-
-
-def _per_query(queries: Tensor, quality: Tensor, num_weighted: int) -> Tensor:
-    """The image's queries as R (r, C), sum_i q_i (F . Q_i)^2 / M = || R F ||^2.
-
-    Where few queries have a weight, r is their number. Else A (C, C) comes back in the place of
-    R, A = sum_i q_i Q_i Q_i^T / M with F^T A F the same, whatever the number of queries (L, M).
-    """
-    num_stages, num_queries, channels = queries.shape
-    count = min(num_weighted, num_queries)
-    if num_stages * count >= channels:
-        return torch.einsum('ln,lnc,lnd->cd', quality, queries, queries) / num_queries
-    values, chosen = quality.topk(count, dim=1)
-    picked = queries.gather(1, chosen.unsqueeze(-1).expand(-1, -1, channels))
-    return (picked * (values / num_queries).sqrt().unsqueeze(-1)).flatten(0, 1)
-
-
-@torch.no_grad()
-def _attention(
-    factor: Tensor, pixels: Tensor, similarity: str, mask: str, valid: Optional[Tensor]
-) -> Tensor:
-    """How much the pixels (C, P) of one image and level count, (P,)."""
-    rows = 1 if mask == 'per_query' else factor.shape[0]
-    sums = pixels.new_empty(rows, pixels.shape[1])
-    for part in pieces(*pixels.shape):
-        piece = pixels[:, part]
-        if mask == 'summed':
-            sums[:, part] = factor @ piece
-        elif factor.shape[0] == factor.shape[1]:  # F^T A F
-            sums[0, part] = (factor @ piece).mul_(piece).sum(0)
-        else:
-            sums[0, part] = (factor @ piece).square_().sum(0)
-        if similarity == 'cosine':
-            norm = piece.norm(dim=0).clamp(min=1e-12)
-            sums[:, part] /= norm.square() if mask == 'per_query' else norm
-    return sums[0] if mask == 'per_query' else _summed_attention(sums, valid)
-
-
-def _summed_attention(masks: Tensor, valid: Optional[Tensor]) -> Tensor:
-    """Released form, (L, P) sums of cosines -> (P,) sum over stages of m^2."""
-    masks = masks.clamp(min=0.01)
-    if valid is not None:
-        masks = masks * valid
-    peak = masks.amax(-1, keepdim=True).clamp(min=0.01)
-    return (masks / peak).square().sum(0)
+        pixels = teacher.flatten(2)  # (B, C, HW)
+        if options.similarity == 'cosine':
+            pixels = F.normalize(pixels, dim=1)
+        product = factors @ pixels
+        if options.mask == 'per_query':
+            mask = product.mul_(pixels).sum(1)
+        else:  # the maximum is over the image
+            summed = product.clamp_(min=0.01)
+            if valid_masks is not None:
+                summed = summed * valid_masks[level].flatten(1).unsqueeze(1)
+            peak = summed.amax(-1, keepdim=True).clamp(min=0.01)
+            mask = (summed / peak).square().sum(1)
+        masks.append(mask.view(-1, *teacher.shape[-2:]))
+    return masks
 
 
 def _topk_scores(probs: Tensor, topk: int) -> Tensor:

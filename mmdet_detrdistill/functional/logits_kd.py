@@ -1,52 +1,130 @@
 """Hungarian-matching logits distillation."""
 
-from typing import Dict, List, Optional, Tuple
+from dataclasses import dataclass
+from typing import Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import clamp_to_image
-from .classes import soft_targets
-from .contrast import contrast
+from .boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou
+from .classes import class_divergence, pick_classes, soft_targets, target_entropy
 from .matching import match_sets, matching_cost, name_non_finite
-from .pair_terms import Reduce, TermWeights, count, means_over, pair_terms
-from .stages import add_terms, pick_stages, stage_pairs
+from .stages import (
+    GroupReduction,
+    Pairing,
+    Reduce,
+    at_least_one,
+    means_over,
+    pick_stages,
+    stage_pairs,
+)
 
-MATCHINGS = ('separate', 'joint')
-PRESETS = {
-    'paper': dict(matching='separate', negative_cls=False),
-    'released': dict(matching='joint', negative_cls=True),
-}
+
+class Predictions(NamedTuple):
+    """What one detector predicts for N queries in each of L decoder stages.
+
+    Attributes:
+        logits: (L, B, N, C), C = K for 'sigmoid', K + 1 (background last) for 'softmax'.
+        boxes: (L, B, N, 4), cxcywh in [0, 1] of the unpadded image.
+        activation: 'sigmoid' or 'softmax'.
+        mask: (L, B, N) bool, True = takes part. None: all.
+        classes: (K',) int64, of the K classes those that the other side has too, in an order common
+            to both. None: all.
+        embeds: (L, B, N, D) decoder outputs; only the contrast reads them.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    activation: str = 'sigmoid'
+    mask: Optional[Tensor] = None
+    classes: Optional[Tensor] = None
+    embeds: Optional[Tensor] = None
 
 
-def needs_positives(matching: str, negative_cls: bool) -> bool:
-    """Whether positives and negatives are told apart, so that `teacher_positive_mask` matters."""
-    return matching != 'joint' or not negative_cls
+@dataclass(frozen=True)
+class PairOptions:
+    """How pairs of predictions are compared.
+
+    Attributes:
+        negative_cls: distil the class of negatives too, not only their box.
+        pairing: teacher stages of a student stage, see `stage_groups`.
+        group_reduction: 'mean' or 'sum' over the teacher stages of a group.
+        cls_weight: weight in cost and loss; likewise `bbox_weight` and `giou_weight`.
+    """
+
+    negative_cls: bool = False
+    pairing: Pairing = 'group'
+    group_reduction: GroupReduction = 'mean'
+    cls_weight: float = 1.0
+    bbox_weight: float = 5.0
+    giou_weight: float = 2.0
+
+
+@dataclass(frozen=True)
+class LogitsKDOptions(PairOptions):
+    """Options of `logits_kd`; the defaults are the paper's form.
+
+    Attributes:
+        matching: 'separate' assigns positives and negatives apart, 'joint' all at once.
+        contrast_weight: weight of `contrast` on the matched queries' embeddings (the released
+            code's extra term, 0.2 there); 0 leaves it out.
+    """
+
+    matching: Literal['separate', 'joint'] = 'separate'
+    contrast_weight: float = 0.0
+
+    @property
+    def needs_positives(self) -> bool:
+        """Whether positives and negatives are told apart."""
+        return self.matching == 'separate' or not self.negative_cls
+
+
+class PairedStages(NamedTuple):
+    """Both sides' predictions in P pairs (student stage, teacher stage).
+
+    Attributes:
+        logits: (P, B, N_s, C) of the student.
+        boxes: (P, B, N_s, 4) of the student.
+        targets: (P, B, N_t, C) soft labels.
+        target_boxes: (P, B, N_t, 4).
+        student_mask: (P, B, N_s) bool, or None: all.
+        teacher_mask: (P, B, N_t) bool.
+        teacher: P teacher stages; likewise `student`.
+        factors: P factors.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    targets: Tensor
+    target_boxes: Tensor
+    student_mask: Optional[Tensor]
+    teacher_mask: Tensor
+    student: List[int]
+    teacher: List[int]
+    factors: Tuple[float, ...]
+
+
+class QuerySet(NamedTuple):
+    """Teacher queries that are matched, and normalised, apart from others.
+
+    Attributes:
+        prefix: of the names of its terms.
+        queries: (P, B, N_t) bool.
+        classified: (P, B, N_t) bool, those whose class is distilled; None: no class term.
+    """
+
+    prefix: str
+    queries: Tensor
+    classified: Optional[Tensor]
 
 
 def logits_kd(
-    student_logits: Tensor,
-    student_boxes: Tensor,
-    teacher_logits: Tensor,
-    teacher_boxes: Tensor,
+    student: Predictions,
+    teacher: Predictions,
     teacher_positive_mask: Optional[Tensor],
-    *,
-    matching: str = 'separate',
-    negative_cls: bool = False,
-    pairing: str = 'group',
-    group_reduction: str = 'mean',
-    student_activation: str = 'sigmoid',
-    teacher_activation: str = 'sigmoid',
-    cls_weight: float = 1.0,
-    bbox_weight: float = 5.0,
-    giou_weight: float = 2.0,
-    contrast_weight: float = 0.0,
-    student_embeds: Optional[Tensor] = None,
-    teacher_embeds: Optional[Tensor] = None,
-    student_mask: Optional[Tensor] = None,
-    teacher_mask: Optional[Tensor] = None,
-    teacher_classes: Optional[Tensor] = None,
-    reduce: Reduce = torch.as_tensor,
+    options: LogitsKDOptions = LogitsKDOptions(),
+    reduce: Reduce = at_least_one,
 ) -> Dict[str, Tensor]:
     """Supervise the student with the teacher's predictions as soft pseudo ground truth.
 
@@ -55,109 +133,194 @@ def logits_kd(
     nor how sums are normalised (number of pairs here); the released code matches all teacher
     queries jointly (`matching='joint'`) and distils the class of every pair (`negative_cls=True`).
 
-    Convention: boxes are cxcywh in [0, 1] of the unpadded image; the teacher's are cut at the image
-    border first. Every term is a sum over matched pairs divided by the number of pairs it sums
-    over (at least 1), and summed over student stages. The teacher gets no gradient.
+    Convention: the teacher's boxes are clamped to the image first. Every term is a sum over matched
+    pairs divided by the number of pairs it sums over, and summed over student stages. The teacher
+    gets no gradient.
 
     Args:
-        student_logits: (L_s, B, N_s, C_s).
-        student_boxes: (L_s, B, N_s, 4).
-        teacher_logits: (L_t, B, N_t, C_t).
-        teacher_boxes: (L_t, B, N_t, 4).
+        student: N_s queries.
+        teacher: N_t queries.
         teacher_positive_mask: (L_t, B, N_t) bool, the teacher queries that the teacher's own
-            assignment gave an object. May be None for what `needs_positives` says no to.
-        matching: 'separate' assigns positives and negatives apart, 'joint' all at once.
-        negative_cls: distil the class of negatives too, not only their box.
-        pairing: teacher stages of a student stage, see `stage_groups`.
-        group_reduction: 'mean' or 'sum' over the teacher stages of a group.
-        student_activation: 'sigmoid' or 'softmax'; likewise `teacher_activation`.
-        cls_weight: weight in cost and loss; likewise `bbox_weight` and `giou_weight`.
-        contrast_weight: weight of `contrast` on the matched queries' embeddings (the released
-            code's extra term, 0.2 there); 0 leaves it out.
-        student_embeds: (L_s, B, N_s, D) and `teacher_embeds` (L_t, B, N_t, D), for the contrast.
-        student_mask: (L_s, B, N_s) bool, True = takes part. None: all.
-        teacher_mask: (L_t, B, N_t) bool, likewise.
-        teacher_classes: see `soft_targets`; the student's logits hold these classes only.
-        reduce: averages a tensor of counts over processes.
+            assignment gave an object. May be None unless `options.needs_positives`.
+        options: see `LogitsKDOptions`.
+        reduce: averages a tensor of counts over processes, and keeps each from being 0.
 
     Returns:
         0-d tensors `cls`, `bbox`, `giou` and, when separate, `neg_bbox`, `neg_giou` (`neg_cls`);
-        all 0 when the sets are equal. `contrast` when asked for. `entropy` is the detached floor
-        that was taken off the class terms.
+        all 0 when both sides predict the same and no box leaves the image. `contrast` when asked
+        for. `entropy` is the detached floor that was taken off the class terms.
 
     Raises:
-        ValueError: unknown option; NaN or Inf, naming side, image and stage.
+        ValueError: unknown option; no positives or embeddings where the options need them; NaN or
+            Inf, naming side, image and stage.
     """
-    if matching not in MATCHINGS:
-        raise ValueError(f'matching must be one of {MATCHINGS}, got {matching!r}')
-    targets = soft_targets(teacher_logits, teacher_activation, student_activation, teacher_classes)
-    target_boxes = clamp_to_image(teacher_boxes.detach())
-    if contrast_weight and (student_embeds is None or teacher_embeds is None):
-        raise ValueError('contrast_weight needs student_embeds and teacher_embeds')
-    if teacher_mask is None:
-        teacher_mask = torch.ones_like(target_boxes[..., 0], dtype=torch.bool)
-    # (prefix, queries to match, queries whose class is distilled)
-    sets: List[Tuple[str, Tensor, Optional[Tensor]]]
-    if teacher_positive_mask is None:
-        if needs_positives(matching, negative_cls):
-            raise ValueError(f'matching {matching!r} needs teacher_positive_mask')
-        sets = [('', teacher_mask, teacher_mask)]
-    else:
-        positive = teacher_positive_mask & teacher_mask
-        negative = teacher_mask & ~teacher_positive_mask
-        if matching == 'joint':
-            sets = [('', teacher_mask, teacher_mask if negative_cls else positive)]
-        else:  # Eq. 3, then Eq. 4
-            sets = [
-                ('', positive, positive),
-                ('neg_', negative, negative if negative_cls else None),
-            ]
-
-    weights = TermWeights(cls_weight, bbox_weight, giou_weight)
-    pairs = stage_pairs(student_logits.shape[0], teacher_logits.shape[0], pairing, group_reduction)
-    logits, boxes = (pick_stages(x, pairs.student) for x in (student_logits, student_boxes))
-    targets, target_boxes = (pick_stages(x, pairs.teacher) for x in (targets, target_boxes))
-    rows = None if student_mask is None else pick_stages(student_mask, pairs.student)
+    stages = pair_stages(student, teacher, options)
+    sets = query_sets(stages, teacher_positive_mask, options)
     cost = matching_cost(
-        logits,
-        boxes,
-        targets,
-        target_boxes,
-        activation=student_activation,
-        cls_weight=weights.cls,
-        bbox_weight=weights.bbox,
-        giou_weight=weights.giou,
+        stages.logits,
+        stages.boxes,
+        stages.targets,
+        stages.target_boxes,
+        activation=student.activation,
+        cls_weight=options.cls_weight,
+        bbox_weight=options.bbox_weight,
+        giou_weight=options.giou_weight,
     )
     # 0 * Inf is NaN: a sigmoid or the clamp would hide an infinite teacher from the matching.
-    hidden = 0 * (teacher_logits.sum(-1) + teacher_boxes.sum(-1)).detach()
-    cost += pick_stages(hidden, pairs.teacher).unsqueeze(-2)
-    columns = [pick_stages(chosen, pairs.teacher) for _, chosen, _ in sets]
+    hidden = 0 * (teacher.logits.sum(-1) + teacher.boxes.sum(-1)).detach()
+    cost += pick_stages(hidden, stages.teacher).unsqueeze(-2)
     try:
-        every_match = match_sets(cost, rows, columns)
+        matches = match_sets(cost, stages.student_mask, [queries for _, queries, _ in sets])
     except ValueError as error:
-        found = name_non_finite('student', student_logits, student_boxes)
-        found = found or name_non_finite('teacher', teacher_logits, teacher_boxes)
+        found = name_non_finite('student', student.logits, student.boxes)
+        found = found or name_non_finite('teacher', teacher.logits, teacher.boxes)
         raise ValueError(found or str(error)) from error
-    losses: Dict[str, Tensor] = {}
-    for (prefix, _, classified), matched in zip(sets, every_match):
-        terms = pair_terms(
-            logits,
-            boxes,
-            targets,
-            target_boxes,
-            matched,
-            None if classified is None else pick_stages(classified, pairs.teacher),
-            pairs.factors,
-            activation=student_activation,
-            weights=weights,
-            reduce=reduce,
+    matched = torch.stack(matches).amax(0)  # the sets share no query
+    values = pair_values(stages, matched, student.activation, options)
+    if options.contrast_weight:
+        if student.embeds is None or teacher.embeds is None:
+            raise ValueError('contrast_weight needs the embeds of student and teacher')
+        embeds = (
+            pick_stages(student.embeds, stages.student),
+            pick_stages(teacher.embeds, stages.teacher),
         )
-        if contrast_weight and student_embeds is not None and teacher_embeds is not None:
-            own = pick_stages(student_embeds, pairs.student)
-            other = pick_stages(teacher_embeds, pairs.teacher)
-            value = {'contrast': contrast_weight * contrast(own, other, matched)}
-            normalisers = count(matched >= 0, own.dtype, reduce)
-            add_terms(losses, means_over(value, matched >= 0, normalisers, pairs.factors))
-        add_terms(losses, dict(entropy=terms.pop('entropy')) if 'entropy' in terms else {})
-        add_terms(losses, {prefix + name: value for name, value in terms.items()})
-    return losses
+        values['contrast'] = options.contrast_weight * contrast(*embeds, matched)
+    return set_terms(values, matched, sets, stages.factors, reduce)
+
+
+def pair_stages(student: Predictions, teacher: Predictions, options: PairOptions) -> PairedStages:
+    """Pair decoder stages (DETRDistill, Fig. 5), and make targets of the teacher's predictions."""
+    pairs = stage_pairs(
+        student.logits.shape[0], teacher.logits.shape[0], options.pairing, options.group_reduction
+    )
+    targets = soft_targets(teacher.logits, teacher.activation, student.activation, teacher.classes)
+    target_boxes = clamp_to_image(teacher.boxes.detach())
+    logits = student.logits
+    if student.classes is not None:
+        logits = pick_classes(logits, student.classes, student.activation)
+    mask = teacher.mask
+    if mask is None:
+        mask = torch.ones_like(teacher.boxes[..., 0], dtype=torch.bool)
+    return PairedStages(
+        logits=pick_stages(logits, pairs.student),
+        boxes=pick_stages(student.boxes, pairs.student),
+        targets=pick_stages(targets, pairs.teacher),
+        target_boxes=pick_stages(target_boxes, pairs.teacher),
+        student_mask=None if student.mask is None else pick_stages(student.mask, pairs.student),
+        teacher_mask=pick_stages(mask, pairs.teacher),
+        student=pairs.student,
+        teacher=pairs.teacher,
+        factors=pairs.factors,
+    )
+
+
+def query_sets(
+    stages: PairedStages, teacher_positive_mask: Optional[Tensor], options: LogitsKDOptions
+) -> List[QuerySet]:
+    """Choose the teacher queries that are matched together (DETRDistill, Eq. 3 and 4)."""
+    if options.matching not in ('separate', 'joint'):
+        raise ValueError(f"matching must be 'separate' or 'joint', got {options.matching!r}")
+    every = stages.teacher_mask
+    if not options.needs_positives:
+        return [QuerySet('', every, every)]
+    if teacher_positive_mask is None:
+        raise ValueError(f'matching {options.matching!r} needs teacher_positive_mask')
+    has_object = pick_stages(teacher_positive_mask, stages.teacher)
+    positive, negative = every & has_object, every & ~has_object
+    if options.matching == 'joint':
+        return [QuerySet('', every, positive)]
+    return [
+        QuerySet('', positive, positive),
+        QuerySet('neg_', negative, negative if options.negative_cls else None),
+    ]
+
+
+def pair_values(
+    stages: PairedStages, matched: Tensor, activation: str, options: PairOptions
+) -> Dict[str, Tensor]:
+    """Compare each teacher query with its student query: the summands of Eq. 3 and 4.
+
+    Args:
+        stages: both sides' predictions.
+        matched: (P, B, N_t) int64, the student query of each teacher query; what a query without
+            one (-1) gets is meaningless.
+        activation: the student's.
+        options: weights of the terms.
+
+    Returns:
+        (P, B, N_t) `bbox` (L1, summed over the 4 coordinates), `giou` (1 - GIoU), `cls`
+        (`class_divergence`) and `entropy` (its floor), all >= 0 up to rounding.
+    """
+    rows = matched.clamp(min=0).unsqueeze(-1)
+    boxes = stages.boxes.gather(2, rows.expand(-1, -1, -1, 4))
+    logits = stages.logits.gather(2, rows.expand(-1, -1, -1, stages.logits.shape[-1]))
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(stages.target_boxes))
+    return {
+        'bbox': options.bbox_weight * (boxes - stages.target_boxes).abs().sum(-1),
+        'giou': options.giou_weight * (1 - giou),
+        'cls': options.cls_weight * class_divergence(logits, stages.targets, activation),
+        'entropy': options.cls_weight * target_entropy(stages.targets, activation),
+    }
+
+
+def set_terms(
+    values: Dict[str, Tensor],
+    matched: Tensor,
+    sets: Sequence[QuerySet],
+    factors: Tuple[float, ...],
+    reduce: Reduce,
+) -> Dict[str, Tensor]:
+    """Reduce values per teacher query to one term per set: a mean over its pairs.
+
+    Args:
+        values: (P, B, N_t) by name, see `pair_values`; 'cls' and 'entropy' are means over the
+            set's classified queries. The prefix of a set does not apply to 'entropy' and
+            'contrast', which are sums over the sets.
+        matched: (P, B, N_t) int64, -1 = no student query.
+        sets: of teacher queries.
+        factors: P factors of the pairs of stages.
+        reduce: as in `logits_kd`.
+
+    Returns:
+        0-d tensors by name.
+    """
+    names, chosen, masks = [], [], []
+    for prefix, queries, classified in sets:
+        for name, value in values.items():
+            mask = classified if name in ('cls', 'entropy') else queries
+            if mask is not None:
+                names.append(name if name in ('entropy', 'contrast') else prefix + name)
+                chosen.append(value)
+                masks.append(mask)
+    mask = torch.stack(masks) & (matched >= 0)
+    counts = mask.sum((2, 3)).to(chosen[0].dtype)
+    means = means_over(torch.stack(chosen), mask, reduce(counts), factors)
+    terms: Dict[str, Tensor] = {}
+    for name, mean in zip(names, means.unbind()):
+        mean = mean.detach() if name == 'entropy' else mean
+        terms[name] = terms[name] + mean if name in terms else mean
+    return terms
+
+
+def contrast(
+    student_embeds: Tensor, teacher_embeds: Tensor, matched: Tensor, temperature: float = 0.07
+) -> Tensor:
+    """Tell the teacher query of each matched student query from the image's others (InfoNCE).
+
+    Source: none in the paper; the released code has such a term on by default (weight 0.2,
+    temperature 0.07). Cross entropy over cosine similarities / temperature.
+
+    Args:
+        student_embeds: (..., N_s, D).
+        teacher_embeds: (..., N_t, D), gets no gradient.
+        matched: (..., N_t) int64, student query of each teacher query; -1 entries are meaningless.
+        temperature: divides the similarities.
+
+    Returns:
+        (..., N_t) >= 0, log N_t when all similarities are equal.
+    """
+    rows = matched.clamp(min=0).unsqueeze(-1).expand(*matched.shape, student_embeds.shape[-1])
+    students = F.normalize(student_embeds.gather(-2, rows), dim=-1)
+    teachers = F.normalize(teacher_embeds.detach(), dim=-1)
+    similarity = students @ teachers.transpose(-1, -2) / temperature
+    return -torch.diagonal(similarity.log_softmax(-1), dim1=-2, dim2=-1)

@@ -1,12 +1,14 @@
-"""Which decoder stages of the teacher supervise which stage of the student."""
+"""Which decoder stages of the teacher supervise which stage of the student, and their mean."""
 
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Callable, List, Literal, NamedTuple, Sequence, Tuple, get_args
 
 import torch
 from torch import Tensor
 
-PAIRINGS = ('group', 'last', 'uniform')
-REDUCTIONS = ('mean', 'sum')
+Pairing = Literal['group', 'last', 'uniform']
+GroupReduction = Literal['mean', 'sum']
+#: Averages a tensor of counts over processes, and keeps each from being 0.
+Reduce = Callable[[Tensor], Tensor]
 
 
 def stage_groups(num_student: int, num_teacher: int, pairing: str = 'group') -> List[List[int]]:
@@ -32,8 +34,8 @@ def stage_groups(num_student: int, num_teacher: int, pairing: str = 'group') -> 
         raise ValueError(f'stage counts must be positive, got {num_student} and {num_teacher}')
     if pairing == 'last':
         return [[num_teacher - 1] for _ in range(num_student)]
-    if pairing not in PAIRINGS:
-        raise ValueError(f'pairing must be one of {PAIRINGS}, got {pairing!r}')
+    if pairing not in get_args(Pairing):
+        raise ValueError(f'pairing must be one of {get_args(Pairing)}, got {pairing!r}')
     groups = []
     for stage in range(num_student):
         first = stage * num_teacher // num_student
@@ -63,8 +65,9 @@ def stage_pairs(
     Raises:
         ValueError: unknown option or a count below 1.
     """
-    if group_reduction not in REDUCTIONS:
-        raise ValueError(f'group_reduction must be one of {REDUCTIONS}, got {group_reduction!r}')
+    valid = get_args(GroupReduction)
+    if group_reduction not in valid:
+        raise ValueError(f'group_reduction must be one of {valid}, got {group_reduction!r}')
     groups = stage_groups(num_student, num_teacher, pairing)
     student = [stage for stage, group in enumerate(groups) for _ in group]
     teacher = [other for group in groups for other in group]
@@ -79,7 +82,27 @@ def pick_stages(tensor: Tensor, stages: Sequence[int]) -> Tensor:
     return torch.stack([tensor[stage] for stage in stages])
 
 
-def add_terms(total: Dict[str, Tensor], terms: Dict[str, Tensor], scale: float = 1.0) -> None:
-    """Add `scale` times each of `terms` to `total` in place, key by key."""
-    for name, value in terms.items():
-        total[name] = total[name] + scale * value if name in total else scale * value
+def at_least_one(counts: Tensor) -> Tensor:
+    """Normalisers of a single process: the counts, and 1 where nothing or less is counted."""
+    return counts.clamp(min=1)
+
+
+def means_over(
+    values: Tensor, masks: Tensor, normalisers: Tensor, factors: Tuple[float, ...]
+) -> Tensor:
+    """Sum over P pairs of stages of factor * (sum of masked values / normaliser).
+
+    Args:
+        values: (T, P, B, N), T terms.
+        masks: (T, P, B, N) bool, True = counts.
+        normalisers: (T, P).
+        factors: P numbers.
+
+    Returns:
+        (T,).
+    """
+    means = values.masked_fill(~masks, 0).sum((2, 3)) / normalisers
+    if len(set(factors)) == 1:
+        return factors[0] * means.sum(1)
+    # a tensor of the factors would force a host-device synchronisation
+    return torch.stack([f * mean for f, mean in zip(factors, means.unbind(1))]).sum(0)

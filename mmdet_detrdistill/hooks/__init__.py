@@ -1,4 +1,4 @@
-"""MMEngine hooks: each changes a flag, a weight or a checkpoint at a moment."""
+"""MMEngine hooks: each changes a flag, a weight or a checkpoint at one point of the training."""
 
 from .assignment_stability import AssignmentStabilityHook
 from .checkpoint import SafeCheckpointHook

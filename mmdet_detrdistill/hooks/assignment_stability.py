@@ -5,9 +5,9 @@ from typing import Any, Dict, List
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor
 
+from ..checkpoints.read import unwrap_model
 from ..detectors import DetectorAdapter, build_adapter
 from ..functional.stability import instability, queries_of_objects
 from ..registry import register
@@ -18,19 +18,19 @@ KEY = 'assignment_of_objects'
 
 @register('HOOKS')
 class AssignmentStabilityHook(Hook):
-    """Share of objects that changed their query since the last epoch, per decoder stage.
+    """Log the share of objects that changed their query since the last epoch, per decoder stage.
 
     Source: DETRDistill, Fig. 7; see `functional.stability.instability`. Logged after every epoch
     from the second on, as `assignment/instability` (mean over the stages) and
     `assignment/instability_stage1`, ... in [0, 1]. In a distillation the student is measured, with
     its own queries; without one the detector.
 
-    The same validation images are matched each time, without augmentation and in eval mode, so that
-    no random number is taken from the training. Two-stage detectors, DINO and DDQ rank their
-    queries anew in every image: there the index of a query is its rank, and the share stays high.
+    The same validation images are matched each time, in eval mode and without augmentation, so no
+    random number of the training is consumed. Two-stage detectors, DINO and DDQ rank their queries
+    in every image: there the index of a query is its rank, and the share stays high.
 
     Args:
-        num_images: evenly spread over the validation set.
+        num_images: number of images, evenly spread over the validation set.
 
     Raises (before training):
         ValueError: the training does not count epochs, or has no validation data.
@@ -50,7 +50,7 @@ class AssignmentStabilityHook(Hook):
 
     @master_only
     def after_train_epoch(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         before = runner.message_hub.runtime_info.get(KEY)  # part of a checkpoint: survives a resume
         after = self.match(model, runner.val_dataloader.dataset)
         runner.message_hub.update_info(KEY, after.tolist())
@@ -69,7 +69,7 @@ class AssignmentStabilityHook(Hook):
 
     @torch.no_grad()
     def match(self, model: Any, dataset: Any) -> Tensor:
-        """(L, M) int64, the query of each of the M objects in the chosen images."""
+        """Return (L, M) int64, the query of each of the M objects in the chosen images."""
         adapter: DetectorAdapter = getattr(model, 'student_adapter', None) or build_adapter(model)
         count = min(self.num_images, len(dataset))
         training = model.training

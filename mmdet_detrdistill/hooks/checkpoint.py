@@ -15,13 +15,13 @@ from ..registry import register
 
 @register_backend('atomic', force=True)
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's local files, written beside their place, flushed to disk and then renamed.
+    """Write local files atomically: to a temporary file, flushed to disk, then renamed.
 
-    Under a file's own name there is at any moment the old content or the new, never a part.
+    A file holds the old content or the new at any moment, never a part of it.
     """
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
-        """Write `obj`; what is there stays when that fails.
+        """Write `obj`; an existing file stays if that fails.
 
         Raises:
             OSError: names the file and the reason, such as a full disk.
@@ -47,7 +47,7 @@ class AtomicLocalBackend(LocalBackend):
 
 
 def _flush_folder(folder: str) -> None:
-    """Put a rename on disk, where the system can."""
+    """Flush a rename to disk, if the system can."""
     if not hasattr(os, 'O_DIRECTORY'):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -59,12 +59,12 @@ def _flush_folder(folder: str) -> None:
 
 @register('HOOKS')
 class SafeCheckpointHook(CheckpointHook):
-    """MMEngine's `CheckpointHook`, with the old file removed only when the new one is complete.
+    """Save as `CheckpointHook` does, but remove an old file only after the new one is whole.
 
     MMEngine writes in place, and with `max_keep_ckpts` or `save_best` it removes the old file
-    first: a kill or a full disk between the two leaves nothing to resume from. Here there is
-    always a whole checkpoint, at the price of room for one more. Arguments are MMEngine's.
-    Folders elsewhere than on local disks are written as their backend does it.
+    first: a kill or a full disk between the two leaves nothing to resume from. Here a whole
+    checkpoint is always on disk, which takes room for one more. Arguments are MMEngine's. Folders
+    that are not on local disks are written by their backend.
     """
 
     def before_train(self, runner: Any) -> None:
@@ -104,7 +104,7 @@ class SafeCheckpointHook(CheckpointHook):
                 self._remove(path)
 
     def _best(self) -> Dict[str, Optional[str]]:
-        """Path of the best checkpoint by metric; MMEngine keeps one of them in a place apart."""
+        """Return the path of the best checkpoint by metric; MMEngine keeps a single one apart."""
         if len(self.key_indicators) == 1:
             return {'': self.best_ckpt_path}
         return dict(self.best_ckpt_path_dict)

@@ -1,4 +1,4 @@
-"""Validation images with their ground truth, as they are without augmentation."""
+"""Validation images with their ground truth, without augmentation."""
 
 from typing import Any, Dict
 
@@ -8,10 +8,10 @@ from mmengine.structures import InstanceData
 
 
 def fixed_image(dataset: Any, index: int) -> Dict[str, Any]:
-    """An entry of a validation data set: `inputs` and `data_samples` with `gt_instances`.
+    """Return an entry of a validation data set: `inputs` and `data_samples` with `gt_instances`.
 
     The ground truth is read from the annotation, in pixels of the resized image: test pipelines
-    load boxes after the resizing, and leave them as they are, or do not load them.
+    load boxes after resizing and do not scale them, or do not load them.
     """
     data = dict(dataset[index])
     sample = data['data_samples']
@@ -20,7 +20,7 @@ def fixed_image(dataset: Any, index: int) -> Dict[str, Any]:
 
 
 def objects_of(info: Dict[str, Any], sample: DetDataSample) -> InstanceData:
-    """The ground truth of a data set's entry, in pixels of the resized image."""
+    """Return the ground truth of an entry of a data set, in pixels of the resized image."""
     kept = [entry for entry in info['instances'] if not entry.get('ignore_flag', 0)]
     width, height = sample.scale_factor
     boxes = torch.tensor([entry['bbox'] for entry in kept], dtype=torch.float32).reshape(-1, 4)

@@ -5,15 +5,15 @@ from bisect import bisect_right
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from ..checkpoints.read import unwrap_model
 from ..registry import register
 
 Points = Sequence[Tuple[float, float]]
 
 
 def interpolate(points: Points, now: float) -> float:
-    """The factor at `now`: straight lines between the points (time, factor), level outside.
+    """Return the factor at `now`: linear between the points (time, factor), constant outside.
 
     Of two points at the same time the later one counts from then on: a step.
     """
@@ -25,7 +25,7 @@ def interpolate(points: Points, now: float) -> float:
 
 
 class FactorHook(Hook, ABC):
-    """Sets the factors of distillation losses before each iteration, and logs them.
+    """Set the factors of distillation losses before each iteration, and log them.
 
     A factor depends on the runner's counter alone, so that it survives a resume. At 0 a loss is
     skipped with all that only it needs; when all are at 0 the teacher is not run.
@@ -36,12 +36,14 @@ class FactorHook(Hook, ABC):
 
     @abstractmethod
     def points(self, distiller: Any) -> Dict[str, Points]:
-        """The points (time, factor) by name of loss."""
+        """Return the points (time, factor) by name of loss."""
 
     def before_train(self, runner: Any) -> None:
-        """KeyError, before the first iteration, when there is no such loss.
+        """Check the names of the losses before the first iteration.
 
-        Also ValueError when another hook sets the same factor.
+        Raises:
+            KeyError: no such loss.
+            ValueError: another hook sets the same factor.
         """
         distiller = _distiller(runner)
         for name in self.points(distiller):
@@ -64,12 +66,12 @@ class FactorHook(Hook, ABC):
 
 @register('HOOKS')
 class LossWeightScheduleHook(FactorHook):
-    """Multiplies distillation losses by factors that change over the run.
+    """Multiply distillation losses by factors that change over the run.
 
     Args:
         factors: by name of loss, points (time, factor) in order of time. Between two points the
-            factor runs in a straight line, before the first and after the last it is level; two
-            points at one time are a step. Warm-up over 2 epochs: `[(0, 0), (2, 1)]`. Fade from 40
+            factor is linear, before the first and after the last it is constant; two points at one
+            time are a step. Warm-up over 2 epochs: `[(0, 0), (2, 1)]`. Fade from 40
             to 50: `[(40, 1), (50, 0)]`. Stop at 40: `[(40, 1), (40, 0)]`. All three losses of
             the paper, and MMRazor's by their names.
         by_epoch: time counts epochs, in fractions within an epoch; otherwise iterations.
@@ -121,7 +123,7 @@ class TeacherQueryInjectionHook(FactorHook):
 
 
 def _distiller(runner: Any) -> Any:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap_model(runner.model)
     return model.distiller
 
 

@@ -1,4 +1,4 @@
-"""The student alone, as MMDetection knows it, at the best and the last checkpoint."""
+"""Export the plain student at the best and the last checkpoint."""
 
 from typing import Any, Dict, Optional
 
@@ -11,7 +11,7 @@ from ..registry import register
 
 @register('HOOKS')
 class StudentCheckpointHook(Hook):
-    """Writes `student_best.pth`, `student_last.pth` and their config, `student.py`.
+    """Write `student_best.pth`, `student_last.pth` and their config, `student.py`.
 
     They are taken from the files of `CheckpointHook`: the best when its `save_best` writes one
     (one file per metric, `student_best_METRIC.pth`, when there are several), the last at the end

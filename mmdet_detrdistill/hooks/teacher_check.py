@@ -8,15 +8,18 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
-from ..detectors.class_map import ClassMap, class_names, settle_classes
+from ..checkpoints.read import unwrap_model
+from ..detectors.class_map import class_names, settle_classes
+from ..detectors.label_numbers import check_label_numbers
 from ..registry import register
 
 
 @register('HOOKS')
 class TeacherCheckHook(Hook):
-    """Stops a run whose teacher names other classes, or in another order, than the training data.
+    """Stop a run whose teacher names other classes, or in another order, than the training data.
+
+    Likewise one whose data numbers its classes in another order than it names them.
 
     With `class_map='auto'` or a renaming it pairs the classes by name instead, and logs the pairs.
 
@@ -26,8 +29,9 @@ class TeacherCheckHook(Hook):
         num_images: number of validation images for that; None: all.
 
     Raises (before training):
-        ValueError: names the class; or names are needed and missing. See `settle_classes`. Or the
-            mAP is lower, or `min_map` is given and the config has no validation with a mAP.
+        ValueError: names the class; or names are needed and missing. See `settle_classes` and
+            `check_label_numbers`. Or the mAP is lower, or `min_map` is given and the config has no
+            validation with a mAP.
     """
 
     def __init__(self, min_map: Optional[float] = None, num_images: Optional[int] = 200) -> None:
@@ -36,9 +40,11 @@ class TeacherCheckHook(Hook):
         self.min_map, self.num_images = min_map, num_images
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
-        runner.logger.info(f'Teacher check: {settle_classes(model, class_names(metainfo))}.')
+        model = unwrap_model(runner.model)
+        dataset = runner.train_dataloader.dataset
+        names = class_names(getattr(dataset, 'metainfo', None) or {})
+        check_label_numbers(dataset, names, model.student_adapter.num_classes)
+        runner.logger.info(f'Teacher check: {settle_classes(model, names)}.')
         if self.min_map is None:
             return
         if runner.val_loop is None:
@@ -68,7 +74,7 @@ def untouched_random_states() -> Iterator[None]:
 
 @torch.no_grad()
 def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[float, int]:
-    """mAP of the teacher on the first validation images, and their number.
+    """Return the mAP of the teacher on the first validation images, and their number.
 
     Raises:
         ValueError: the evaluator gives no mAP.
@@ -78,12 +84,8 @@ def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[flo
     own_share = -(-min(num_images or total, total) // get_world_size())
     seen: List[int] = []
     for batch in loader:
-        data = model.data_preprocessor(batch, False)
-        samples = model.teacher_adapter.predict(data['inputs'], data['data_samples'])
-        samples = samples[: own_share - len(seen)]
+        samples = model.predict_teacher(batch)[: own_share - len(seen)]
         seen += [sample.img_id for sample in samples]
-        if model.class_map is not None:
-            _give_student_labels(samples, model.class_map)
         evaluator.process(data_samples=samples, data_batch=batch)
         if len(seen) >= own_share:
             break
@@ -98,13 +100,3 @@ def teacher_map(runner: Any, model: Any, num_images: Optional[int]) -> Tuple[flo
         if name.endswith('mAP'):
             return float(value), len(images)
     raise ValueError(f'min_map: val_evaluator gives no mAP, only {sorted(scores)}')
-
-
-def _give_student_labels(samples: List[Any], class_map: ClassMap) -> None:
-    """Rename the teacher's predictions; those of classes that the student lacks go."""
-    names = dict(zip(class_map.teacher_classes.tolist(), class_map.student_classes.tolist()))
-    for sample in samples:
-        found = sample.pred_instances
-        labels = [names.get(label, -1) for label in found.labels.tolist()]
-        found.labels = torch.tensor(labels, dtype=torch.long, device=found.labels.device)
-        sample.pred_instances = found[found.labels >= 0]

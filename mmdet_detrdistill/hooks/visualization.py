@@ -4,9 +4,9 @@ from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.visualization import MLflowVisBackend
 
+from ..checkpoints.read import unwrap_model
 from ..detectors.class_map import class_names
 from ..registry import register
 from .fixed_images import fixed_image
@@ -14,7 +14,7 @@ from .fixed_images import fixed_image
 
 @register('HOOKS')
 class PairPicturesHook(Hook):
-    """Draws what the teacher passes on, on the same validation images, every `interval` iterations.
+    """Draw what is distilled in the same validation images, every `interval` iterations.
 
     Masks of both forms, boxes of teacher and student, matches, injected queries (see
     `visualization.draw_all`) go to each backend of MMEngine's visualizer: files, TensorBoard, W&B,
@@ -36,7 +36,7 @@ class PairPicturesHook(Hook):
         self.interval, self.num_images = interval, num_images
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         if not hasattr(model, 'teacher_adapter') or runner.val_loop is None:
             raise ValueError(
                 'PairPicturesHook draws teacher and student on validation images: it needs '
@@ -51,7 +51,7 @@ class PairPicturesHook(Hook):
             return
         from ..visualization import draw_all, view_pair  # needs Matplotlib
 
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         dataset = runner.val_dataloader.dataset
         names = class_names(getattr(dataset, 'metainfo', None) or {})
         step = runner.iter + 1

@@ -1,6 +1,21 @@
 """What the distillation losses have in common."""
 
-from typing import Any, ClassVar, Dict, Sequence, Tuple
+from dataclasses import fields, replace
+from inspect import Parameter, signature
+from typing import (
+    Any,
+    ClassVar,
+    Dict,
+    List,
+    Literal,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import torch
 from mmdet.utils import reduce_mean
@@ -17,36 +32,48 @@ class DistillLoss(nn.Module):
     for the loss itself.
 
     Args:
-        loss_weight: factor of every term.
-        preset: 'paper' or 'released', the source of every option that is None.
-        presets: the options of each preset.
-        options: what the config gives; None = as the preset has it.
+        loss_weight: factor of every term, >= 0.
+        preset: one of `presets`, the source of every option that is not given; None: the first.
+        options: fields of the dataclass in `presets`; None = as the preset has it.
 
     Raises:
         ValueError: unknown preset or option value, with the valid ones.
+        TypeError: unknown option.
     """
 
-    #: whether the loss needs the student's decoder on the teacher's queries
+    #: options by preset: instances of one frozen dataclass, which documents them
+    presets: ClassVar[Mapping[str, Any]] = {}
+    #: whether the loss needs the student's decoder on injected queries
     injects = False
     #: terms that are logged and not added to the loss
     statistics: Tuple[str, ...] = ()
-    #: the valid values of string-valued options
-    choices: ClassVar[Dict[str, Tuple[str, ...]]] = {}
 
     def __init__(
-        self, loss_weight: float, preset: str, presets: Dict[str, Dict[str, Any]], **options: Any
+        self, loss_weight: float = 1.0, preset: Optional[str] = None, **options: Any
     ) -> None:
         super().__init__()
-        given = {name: value for name, value in options.items() if value is not None}
-        for name, value, valid in [('preset', preset, tuple(presets))] + [
-            (name, given[name], valid) for name, valid in self.choices.items() if name in given
-        ]:
-            if value not in valid:
-                raise ValueError(
-                    f'{type(self).__name__}: {name} must be one of {valid}, got {value!r}'
-                )
+        name = type(self).__name__
+        if loss_weight < 0:
+            raise ValueError(f'{name}: loss_weight must be >= 0, got {loss_weight}')
         self.loss_weight = float(loss_weight)
-        self.options = {**presets[preset], **given}
+        preset = next(iter(self.presets), None) if preset is None else preset
+        if preset not in (*self.presets, None):
+            valid = tuple(self.presets)
+            raise ValueError(f'{name}: preset must be one of {valid}, got {preset!r}')
+        given = {option: value for option, value in options.items() if value is not None}
+        self.options: Any = None
+        if preset is not None:
+            _check_types(name, type(self.presets[preset]), given)
+            self.options = replace(self.presets[preset], **given)
+
+    @classmethod
+    def option_names(cls) -> List[str]:
+        """What a config of this loss may hold beside its type."""
+        parameters = list(signature(cls).parameters.values())
+        names = [p.name for p in parameters if p.kind is not Parameter.VAR_KEYWORD]
+        if len(names) < len(parameters):
+            names += [field.name for field in fields(next(iter(cls.presets.values())))]
+        return names
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         """Make what depends on both detectors; called once, before the optimizer is built."""
@@ -57,6 +84,20 @@ class DistillLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f'loss_weight={self.loss_weight}, {self.options}'
+
+
+def _check_types(loss: str, kind: Any, options: Dict[str, Any]) -> None:
+    """Compare the values of options with the type hints of their dataclass."""
+    hints = get_type_hints(kind)
+    for name, value in options.items():
+        hint = hints.get(name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise ValueError(f'{loss}: {name} must be one of {get_args(hint)}, got {value!r}')
+        if hint is bool and not isinstance(value, bool):
+            raise ValueError(f'{loss}: {name} must be True or False, got {value!r}')
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if hint in (int, float) and not (is_number and value >= 0):
+            raise ValueError(f'{loss}: {name} must be a number >= 0, got {value!r}')
 
 
 def reduce_count(counts: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..detectors import DecoderOutputs
 from ..detectors.pair import DistillPair
-from ..functional.boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou
-from ..functional.classes import foreground_probs, soft_targets
+from ..functional.boxes import cxcywh_to_xyxy, iou_and_giou
+from ..functional.classes import foreground_probs
 from ..functional.feature_kd import target_masks
+from ..functional.logits_kd import pair_stages
 from ..functional.matching import match, matching_cost
 from ..losses.feature_kd import FeatureKDLoss
 from ..losses.logits_kd import LogitsKDLoss
@@ -101,8 +102,7 @@ def _view(model: Any, pair: DistillPair, image: Tensor) -> PairView:
     if len(labels[0]):
         assigned = pair.teacher_assignment[-1, 0] >= 0
     masks = pair_masks(model, pair)
-    padded = pair.samples[0].metainfo['batch_input_shape']
-    strides = [round(padded[1] / level.shape[-1]) for level in masks['paper'][0]]
+    strides = [pair.teacher.strides[level.teacher] for level in pair.levels]
     for stages in masks.values():
         for stage in stages:
             stage[:] = [
@@ -144,7 +144,7 @@ def pair_masks(model: Any, pair: DistillPair) -> Dict[str, List[List[Tensor]]]:
     masks = {}
     for preset in ('paper', 'released'):
         loss = FeatureKDLoss(preset=preset)
-        if configured is not None and configured.options['mask'] == loss.options['mask']:
+        if configured is not None and configured.options.mask == loss.options.mask:
             loss = configured
         count = pair.teacher_forward.outputs.logits.shape[0]
         stages = [loss.mask_inputs(pair, slice(stage, stage + 1)) for stage in range(count)]
@@ -157,23 +157,19 @@ def pair_matches(model: Any, pair: DistillPair, chosen: Tensor) -> List[Tuple[in
 
     The cost is that of the config's logits loss (weights of its terms), see `matching_cost`.
     """
-    loss = model.distiller.pair_losses.get('loss_logits_kd') or LogitsKDLoss()
-    weights = {name: loss.options[name] for name in ('cls_weight', 'bbox_weight', 'giou_weight')}
-    given = pair.predictions(pair.student_forward.outputs)
-    activations = given['teacher_activation'], given['student_activation']
-    targets = soft_targets(given['teacher_logits'][-1:], *activations, given['teacher_classes'])
+    options = (model.distiller.pair_losses.get('loss_logits_kd') or LogitsKDLoss()).options
+    student, teacher = pair.predictions(pair.student_forward.outputs)
+    stages = pair_stages(student, teacher, options)
+    last = [values[-1:] for values in stages[:4]]  # the last pair is that of the last stages
     cost = matching_cost(
-        given['student_logits'][-1:],
-        given['student_boxes'][-1:],
-        targets,
-        clamp_to_image(given['teacher_boxes'][-1:]),
-        activation=given['student_activation'],
-        **weights,
+        *last,
+        activation=student.activation,
+        cls_weight=options.cls_weight,
+        bbox_weight=options.bbox_weight,
+        giou_weight=options.giou_weight,
     )
-    rows = None if given['student_mask'] is None else given['student_mask'][-1:]
-    columns = chosen[None, None]
-    if given['teacher_mask'] is not None:
-        columns = columns & given['teacher_mask'][-1:]
+    rows = None if stages.student_mask is None else stages.student_mask[-1:]
+    columns = chosen[None, None] & stages.teacher_mask[-1:]
     matched = match(cost, rows, columns)[0, 0].tolist()
     pairs = [(teacher, student) for teacher, student in enumerate(matched) if student >= 0]
     return [(teacher, student, float(cost[0, 0, student, teacher])) for teacher, student in pairs]

@@ -1,4 +1,4 @@
-# Reason: no feature level of equal stride: student maps are
+# Reason: no feature level of equal stride: the student has strides
 _base_ = './_base_/good.py'
 one_level = dict(num_levels=1)
 model = dict(

@@ -1,15 +1,21 @@
 """A killed and resumed training equals an uninterrupted one; what cannot be resumed is refused."""
 
+import copy
 import shutil
 import signal
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import load_checkpoint
 
+from mmdet_detrdistill import DETRDistill, IterationSeedHook
 from mmdet_detrdistill.checkpoints.read import CheckpointError, load_checkpoint_file
 from mmdet_detrdistill.checkpoints.resume import check_start, make_resumable, newest_checkpoint
+from mmdet_detrdistill.distillation import algorithm
 from tests.pickle_bomb import Bomb
+from tests.tiny_detectors import build, tiny, tiny_config
 from tests.trainings import differences, in_logs, run_training
 
 
@@ -125,14 +131,57 @@ def test_weights_alone_cannot_be_resumed(run):
     run(path, resume=False)
 
 
-def test_weights_to_start_from_must_fit_somewhere(run):
-    path = run.folder / 'plain.pth'
-    state = load_checkpoint_file(str(run.whole))['state_dict']
-    torch.save({name.split('.', 1)[1]: value for name, value in state.items()}, path)
-    with pytest.raises(CheckpointError, match=r'plain\.pth does not fit the model'):
-        run(path, resume=False)
-    torch.save({f'module.{name}': value for name, value in state.items()}, path)
-    run(path, resume=False)
+@pytest.fixture
+def start_from(tmp_path):
+    """Checks and loads weights as a training does, into a distillation of five classes."""
+    config = tiny_config('dino')
+    config.bbox_head.num_classes = 5
+    student, teacher = (build(copy.deepcopy(config), seed) for seed in (1, 2))
+    model = DETRDistill(student, teacher, dict(type='DETRDistiller'))
+
+    def start(weights):
+        path = tmp_path / 'plain.pth'
+        torch.save(dict(state_dict=weights), path)
+        said = check_start(Config(dict(load_from=str(path))), model)
+        load_checkpoint(model, str(path), map_location='cpu')
+        return said
+
+    start.model, start.student = model, model.student
+    return start
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'architecture.'])
+def test_fine_tuning_starts_from_a_student(start_from, prefix):
+    """Plain, of several processes, or of a distillation."""
+    weights = {prefix + name: v + 1 for name, v in start_from.student.state_dict().items()}
+    assert start_from(weights).endswith('plain.pth')
+    for name, value in start_from.student.state_dict().items():
+        assert torch.equal(value, weights[prefix + name]), name
+
+
+def test_fine_tuning_for_other_classes(start_from, monkeypatch):
+    """As in MMEngine: heads and label embeddings of another class count stay as they are."""
+    said = []
+    monkeypatch.setattr(algorithm, 'print_log', lambda text, logger: said.append(text))
+    before = copy.deepcopy(start_from.student.state_dict())
+    weights = tiny('dino', seed=7).state_dict()
+    other = [name for name, value in weights.items() if value.shape != before[name].shape]
+    assert 'dn_query_generator.label_embedding.weight' in other
+    assert start_from(weights).endswith(f'plain.pth, but for {len(other)} weights of other classes')
+    for name, value in start_from.student.state_dict().items():
+        assert torch.equal(value, before[name] if name in other else weights[name]), name
+    assert said == ['the student starts from the weights of a plain detector']
+
+
+def test_weights_of_another_detector_are_no_start(start_from):
+    """A teacher with a layer or queries more, a backbone alone; of a distillation too."""
+    deeper, wider = (tiny('dino', **more) for more in (dict(num_layers=3), dict(num_queries=13)))
+    backbone = {f'backbone.{k}': v for k, v in start_from.student.backbone.state_dict().items()}
+    states = [deeper.state_dict(), wider.state_dict(), tiny('detr').state_dict(), backbone]
+    for weights in states:
+        for prefix in ('', 'architecture.'):
+            with pytest.raises(CheckpointError, match='does not fit the student'):
+                start_from({f'{prefix}{name}': value for name, value in weights.items()})
 
 
 @pytest.mark.parametrize('resume', [True, False])
@@ -144,16 +193,18 @@ def test_pickle_bomb_is_refused_unexecuted(run, resume):
     assert not target.exists()
 
 
-def test_what_train_py_adds():
-    config = Config(dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=3))))
+@pytest.mark.parametrize('kind', ['CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook])
+def test_what_train_py_adds(kind):
+    config = Config(dict(default_hooks=dict(checkpoint=dict(type=kind, interval=3))))
     for _ in range(2):
         make_resumable(config)
     assert config.default_hooks.checkpoint == dict(type='mmdet.SafeCheckpointHook', interval=3)
     assert config.custom_hooks == [dict(type='mmdet.IterationSeedHook')]
+    seeding = 'IterationSeedHook' if isinstance(kind, str) else IterationSeedHook
     own = Config(
         dict(
             default_hooks=dict(checkpoint=dict(type='Own')),
-            custom_hooks=[dict(type='IterationSeedHook', restart_workers=False), dict(type='A')],
+            custom_hooks=[dict(type=seeding, restart_workers=False), dict(type='A')],
         )
     )
     before = own.to_dict()

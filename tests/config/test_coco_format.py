@@ -4,17 +4,27 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmdet_detrdistill.config.coco_format import resolve_coco_format
+from mmdet_detrdistill.config import coco_format
+from mmdet_detrdistill.config.coco_format import leaf_datasets, resolve_coco_format
 
 BCCD = Path(__file__).parents[3] / 'shared' / 'data' / 'bccd'
 CATEGORIES = [dict(id=2, name='cat'), dict(id=5, name='dog'), dict(id=9, name='cow')]
+
+
+def label(category, **changes):
+    box = dict(bbox=[0, 0, 3, 3], area=9, iscrowd=0)
+    return {**dict(id=1, image_id=1, category_id=category), **box, **changes}
+
+
+def without(entry, key):
+    return {name: value for name, value in entry.items() if name != key}
 
 
 def write_split(root, split, categories, **changes):
     content = dict(
         info={},
         images=[dict(id=1, file_name='a.png', width=4, height=4)],
-        annotations=[],
+        annotations=[label(category['id'], id=n) for n, category in enumerate(categories)],
         categories=categories,
     )
     content.update(changes)
@@ -189,6 +199,89 @@ def test_unusable_file(root, changes, message):
     write_split(root, 'train', **{'categories': CATEGORIES, **changes})
     with pytest.raises(ValueError, match=f'train.json.*{message}'):
         resolve_coco_format(config(root))
+
+
+IMAGE = dict(id=1, file_name='a.png', width=4, height=4)
+TWO = [label(2), label(2, id=8)]
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (
+            dict(annotations=[label(2), without(label(2, id=8), 'area')]),
+            'annotation 8 has no `area`',
+        ),
+        (dict(annotations=[without(label(2), 'bbox')]), 'annotation 1 has no `bbox`'),
+        (dict(annotations=[without(label(2), 'id')]), 'annotation number 0 has no `id`'),
+        (dict(annotations=[label(2, bbox='1 2 3 4')]), '`bbox` of annotation 1 must be .x, y, w'),
+        (dict(annotations=[label(2, bbox=[1, '2', 3, 4])]), '`bbox` of annotation 1 must be'),
+        (
+            dict(annotations=[label(2, area='9')]),
+            '`area` of annotation 1 must be a number',
+        ),
+        (dict(annotations=[label(2), label(5)]), 'more than one annotation has the id 1'),
+        (dict(images=[without(IMAGE, 'width')]), 'image 1 has no `width`'),
+        (dict(images=[dict(IMAGE, height='4')]), '`height` of image 1 must be a number'),
+        (dict(images=[IMAGE, IMAGE]), 'more than one image has the id 1'),
+        (dict(annotations=[]), 'no object of the classes cat, dog, cow is labelled'),
+        (dict(annotations=[label('2')]), 'no object .* 1 of a category that is not in the file'),
+        (dict(annotations=[label(2, image_id=7)]), 'no object .* 1 of an image that is not in the'),
+        (dict(annotations=[label(2, area=0)]), 'no object .* 1 of less than a pixel or outside'),
+    ],
+)
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_imperfect_files(root, split, changes, message):
+    """One error that names file, id and key; see MMDetection's `CocoDataset.parse_data_info`."""
+    write_split(root, split, **{'categories': CATEGORIES, **changes})
+    with pytest.raises(ValueError, match=f'{split}.json: {message}'):
+        resolve_coco_format(config(root))
+
+
+def test_what_the_evaluation_needs(root):
+    """pycocotools reads `iscrowd` without a default, after the first epoch."""
+    for split in ('train', 'val'):
+        write_split(root, split, CATEGORIES, annotations=[without(label(2), 'iscrowd')])
+    with pytest.raises(ValueError, match=r'val\.json: annotation 1 has no `iscrowd`'):
+        resolve_coco_format(config(root))
+
+
+def test_what_mmdetection_tolerates_is_counted(root, monkeypatch):
+    said = []
+    monkeypatch.setattr(coco_format, 'print_log', lambda text, logger: said.append(text))
+    labels = [*TWO, label(2, id=9, image_id=7), label(2, id=10, iscrowd=1), label(3, id=11)]
+    labels += [label(2, id=12, bbox=[9, 9, 3, 3]), label(2, id=13, ignore=True)]
+    write_split(root, 'train', CATEGORIES, annotations=labels)
+    resolve_coco_format(config(root))
+    (line,) = said
+    assert line.endswith(
+        'train.json: 2 objects; left out 1 of an image that is not in the file, 2 to be ignored, '
+        '1 of a category that is not in the file, 1 of less than a pixel or outside of the image'
+    )
+
+
+def test_joined_data_sets_become_the_one(root):
+    parts = [dict(type='CocoDataset', data_root=name, ann_file='y', pipeline=[]) for name in 'ab']
+    joined = dict(type='ConcatDataset', datasets=parts)
+    for dataset in (joined, dict(type='RepeatDataset', times=2, dataset=joined)):
+        cfg = config(root, train_dataloader=dict(dataset=dataset))
+        resolve_coco_format(cfg)
+        (leaf,) = leaf_datasets(cfg.train_dataloader.dataset)
+        assert (leaf.type, leaf.data_root, leaf.pipeline) == ('CocoDataset', str(root), [])
+
+
+def test_without_validation(root):
+    (root / 'annotations' / 'val.json').unlink()
+    none = dict(val_dataloader=None, test_dataloader=None, val_evaluator=None, test_evaluator=None)
+    cfg = config(root, **none)
+    resolve_coco_format(cfg)
+    assert cfg.classes == ('cat', 'dog', 'cow')
+
+
+def test_data_set_of_another_format(root):
+    cfg = config(root, train_dataloader=dict(dataset=dict(type='VOCDataset')))
+    with pytest.raises(ValueError, match="VOCDataset, which does not read COCO's format"):
+        resolve_coco_format(cfg)
 
 
 def test_class_that_no_file_has(root):

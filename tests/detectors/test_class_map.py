@@ -10,7 +10,7 @@ import torch
 from mmengine.runner import Runner
 from torch.testing import assert_close
 
-from mmdet_detrdistill import DETRDistill, LogitsKDLoss, TeacherCheckHook
+from mmdet_detrdistill import AssignKDLoss, DETRDistill, LogitsKDLoss, TeacherCheckHook
 from mmdet_detrdistill.detectors import DecoderOutputs
 from mmdet_detrdistill.detectors.class_map import make_class_map, map_by_name
 from mmdet_detrdistill.detectors.pair import DistillPair
@@ -147,6 +147,38 @@ def test_unmapped_class_gets_no_target(variant, preset):
     (gradient,) = torch.autograd.grad(aligned['cls'] + aligned['neg_cls'], answers)
     assert gradient[..., 1].abs().sum() == 0
     assert all(gradient[..., label].abs().sum() > 0 for label in (0, 2))
+
+
+@pytest.mark.parametrize('variant', ['deformable', 'detr', 'dino', 'ddq'])
+def test_objects_of_an_unmapped_class_are_not_unlearned(variant):
+    """No query of the teacher pushes its channel; the box terms and the other channels learn."""
+    model = DETRDistill(
+        tiny(variant, 1),
+        tiny(variant, 2),
+        dict(type='DETRDistiller', distill_losses=dict(loss_assign_kd=dict(type='AssignKDLoss'))),
+        class_map=[1, -1, 0],
+    ).train()
+    images, samples = batch()
+    for sample in samples:
+        sample.gt_instances.labels[1:] = 1  # 1 and 2 of 5 objects are left
+    pair = DistillPair(
+        model.student_adapter,
+        model.teacher_adapter,
+        model.student_adapter.forward_pass(images, samples),
+        model.teacher_adapter.forward_pass(images, samples),
+        samples,
+        model.class_map,
+        model.distiller.injections,
+    )
+    loss = model.distiller.pair_losses['loss_assign_kd']
+    logits = loss.injected_pass(pair).logits
+    (gradient,) = torch.autograd.grad(loss(pair)['cls'], logits)
+    assert gradient[..., 1].abs().sum() == 0
+    assert all(gradient[..., label].abs().sum() > 0 for label in (0, 2))
+    released = AssignKDLoss(preset='released')
+    released.injection_name = loss.injection_name
+    (gradient,) = torch.autograd.grad(released(pair)['cls'], loss.injected_pass(pair).logits)
+    assert gradient[..., 1].min() < 0  # matched anew, so that they are taught
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,15 @@ def detector(request):
 @pytest.mark.parametrize('kind', BATCHES)
 def test_forward_pass_equals_loss(detector, kind):
     """Same loss names and values, same gradients, with dropout and denoising under one seed."""
+    check_parity(detector, kind)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_one_decoder_layer(variant):
+    check_parity(tiny(variant, num_layers=1), 'padded')
+
+
+def check_parity(detector, kind):
     images, samples = batch(**BATCHES[kind])
     own, walked = copy.deepcopy(detector).train(), copy.deepcopy(detector).train()
     torch.manual_seed(1)

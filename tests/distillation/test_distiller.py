@@ -1,10 +1,15 @@
 """Names of the logged terms, scales, and MMRazor's own losses beside ours."""
 
+import copy
+
+import mmdet.registry
 import pytest
 import torch
+from mmengine.registry import Registry
 
 from mmdet_detrdistill import DETRDistill
-from tests.tiny_detectors import batch, tiny
+from mmdet_detrdistill.losses import DistillLoss
+from tests.tiny_detectors import batch, tiny, tiny_config
 
 OURS = dict(
     loss_logits_kd=dict(type='LogitsKDLoss'),
@@ -67,6 +72,112 @@ def with_cwd():
             )
         ),
     )
+
+
+MAPPED = dict(
+    student_recorders=dict(neck=dict(type='ModuleOutputs', source='neck')),
+    teacher_recorders=dict(neck=dict(type='ModuleOutputs', source='neck')),
+    loss_forward_mappings=dict(
+        loss_feature_kd=dict(
+            preds_S=dict(from_student=True, recorder='neck', data_idx=0),
+            preds_T=dict(from_student=False, recorder='neck', data_idx=0),
+        )
+    ),
+)
+CWD = dict(type='ChannelWiseDivergence')
+
+
+@pytest.mark.parametrize(
+    'name, entry, message',
+    [
+        ('loss_feature_kd', CWD, 'ChannelWiseDivergence is no DistillLoss and has no entry in'),
+        ('loss_cwd', dict(type='mmrazor.ChannelWiseDivergence'), 'has no entry in'),
+        ('loss_logits_kd', dict(type='FeatureKDLoss'), "goes by the name 'loss_feature_kd'"),
+        ('loss_logits_kd', dict(type='LogitKDLoss'), "no registered 'LogitKDLoss'"),
+        ('loss_logits_kd', dict(loss_weight=1.0), 'must be None or a dict with the `type`'),
+        ('loss_logits_kd', [OURS['loss_logits_kd']], 'must be None or a dict'),
+        ('loss_logits_kd', 'LogitsKDLoss', 'must be None or a dict'),
+        ('loss_logits_kd', False, 'must be None or a dict'),
+        ('loss_logits_kd', dict(type='LogitsKDLoss', loss_weight=-1), 'loss_weight must be >= 0'),
+        ('loss_logits_kd', dict(type='LogitsKDLoss', bbox_weight='5'), 'must be a number'),
+        ('loss_logits_kd', dict(type='LogitsKDLoss', negative_cls='False'), 'True or False'),
+        ('loss_feature_kd', dict(type='FeatureKDLoss', gamma=1.5), r'gamma must lie in \[0, 1\]'),
+        ('loss_assign_kd', dict(type='AssignKDLoss', injection='auto'), 'a dict with a `type`'),
+        ('loss_assign_kd', dict(type='AssignKDLoss', injection={}), 'a dict with a `type`'),
+        ('kd_of_mine', dict(type='OwnLoss'), 'a DistillLoss is named loss_'),
+    ],
+)
+def test_every_entry_is_compared(name, entry, message):
+    with pytest.raises(ValueError, match=message):
+        build(distill_losses={name: entry})
+
+
+def test_entries_that_are_no_dict():
+    with pytest.raises(ValueError, match='distill_losses must be a dict'):
+        build(distill_losses=[OURS['loss_logits_kd']])
+
+
+@pytest.mark.parametrize('distiller', [None, dict(), dict(type='ConfigurableDistiller')])
+def test_other_distillers(distiller):
+    with pytest.raises(ValueError, match=r"distiller must be dict\(type='DETRDistiller'"):
+        DETRDistill(tiny('deformable'), tiny('deformable'), distiller)
+
+
+def test_sides_that_cannot_be_trained():
+    detector, ours = tiny('deformable'), dict(type='DETRDistiller')
+    with pytest.raises(ValueError, match='are the same object'):
+        DETRDistill(detector, detector, ours)
+    config = tiny_config('deformable')
+    config.train_cfg = None
+    with pytest.raises(ValueError, match=r'architecture\.train_cfg is missing'):
+        DETRDistill(config, detector, ours)
+
+
+OTHER = Registry('model', parent=mmdet.registry.MODELS, scope='other_project')
+
+
+@mmdet.registry.MODELS.register_module()
+class OwnLoss(DistillLoss):
+    """A quarter of the teacher's largest logit, as a loss of one's own."""
+
+    def __init__(self, loss_weight=1.0):
+        super().__init__(loss_weight)
+
+    def forward(self, pair):
+        return {'': self.loss_weight * pair.teacher_forward.outputs.logits.max()}
+
+
+@OTHER.register_module()
+class ProjectLoss(OwnLoss):
+    """Likewise, known in its own scope alone."""
+
+
+@pytest.mark.parametrize('name', ['loss_mine', 'loss_feature_kd'])
+@pytest.mark.parametrize(
+    'kind', ['OwnLoss', 'mmdet.OwnLoss', OwnLoss, 'ProjectLoss', 'other_project.ProjectLoss']
+)
+def test_a_loss_of_ones_own_goes_by_any_name_and_scope(name, kind):
+    model = build(distill_losses={name: dict(type=kind, loss_weight=0.25)})
+    images, samples = batch()
+    losses = model.loss(images, samples)
+    expected = model.teacher_pass(images, samples).outputs.logits.max()
+    torch.testing.assert_close(losses[name], 0.25 * expected)
+
+
+def test_a_mmrazor_loss_under_our_name_is_mapped():
+    losses = build(distill_losses=dict(loss_feature_kd=CWD), **MAPPED).loss(*batch())
+    assert losses['loss_feature_kd'] > 0
+
+
+def test_hooks_find_the_student_in_the_wrapper():
+    """What MMDetection's hooks look for: YOLOXModeSwitchHook sets a switch in the head."""
+    model = build(distill_losses=OURS)
+    for name in ('backbone', 'neck', 'bbox_head', 'encoder', 'decoder', 'with_neck', 'num_queries'):
+        assert getattr(model, name) is getattr(model.student, name), name
+    model.bbox_head.use_l1 = True
+    assert model.student.bbox_head.use_l1
+    assert not hasattr(model, 'roi_head')
+    assert list(model._modules) == list(copy.deepcopy(model)._modules)
 
 
 def test_mmrazor_loss_beside_ours():

@@ -7,11 +7,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.functional.aligned_kd import aligned_kd
 from mmdet_detrdistill.functional.assign_kd import assign_kd
-from mmdet_detrdistill.functional.feature_kd import feature_kd
-from mmdet_detrdistill.functional.logits_kd import logits_kd
 from mmdet_detrdistill.losses.base import reduce_count
+from tests.functional.cases import aligned_kd, feature_kd, logits_kd
 from tests.ranks import join_group, on_two_ranks
 from tests.tiny_detectors import batch, build, tiny_config
 
@@ -35,6 +33,7 @@ OBJECTS = ('none', 'one')  # no image without objects; the first image, that of 
 def make_algorithm(variant, options, preset, student_seed=1):
     """In float64 and without anything random: no dropout, no denoising, fixed batch statistics."""
     losses = {name: dict(type=kind, preset=preset) for name, kind in KINDS.items()}
+    del losses['loss_aligned_kd']['preset']
     if preset == 'released':
         losses['loss_logits_kd']['contrast_weight'] = 0.2
     student, teacher = tiny_config(variant, **options), tiny_config(variant)
@@ -244,20 +243,26 @@ def test_padding_and_batch_size_of_the_ranks_do_not_matter(functions, options, c
         assert_close(found, gradient, rtol=0, atol=1e-12)
 
 
-def steps_on_unlike_batches(rank):
-    """Four steps; rank 0 sees no object and a wider batch; the last two without distillation."""
+def steps_on_unlike_batches(rank, unlabelled):
+    """Four steps; rank 0 sees no object and a wider batch; the last two without distillation.
+
+    If asked, one image of rank 0 and all of rank 1 are unlabelled and in no task loss.
+    """
     join_group(rank)
     losses = {name: dict(type=kind) for name, kind in KINDS.items()}
     model = DETRDistill(
         build(tiny_config('dino'), 1),
         build(tiny_config('dino'), 2),
         dict(type='DETRDistiller', distill_losses=losses),
+        unlabelled=dict(score_threshold=0.03, task_loss=False),
     ).train()
     wrapped = DistributedDataParallel(model, find_unused_parameters=False)
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=1e-4)
     for step in range(4):  # a step raises if a parameter went unused in the one before
         model.distillation_stopped = step >= 2
         images, samples = batch(empty='all' if rank == 0 else 'none', seed=rank)
+        for sample in samples[-rank - 1 :] if unlabelled else []:
+            sample.set_metainfo(dict(unlabelled=True))
         if rank == 0:
             images = nn.functional.pad(images, (0, 32))
             for sample in samples:
@@ -268,9 +273,10 @@ def steps_on_unlike_batches(rank):
     return model.state_dict()
 
 
-def test_ranks_agree_without_objects_and_after_the_stop(tmp_path):
+@pytest.mark.parametrize('unlabelled', [False, True])
+def test_ranks_agree_without_objects_and_after_the_stop(tmp_path, unlabelled):
     """Both ranks hold the same finite weights after steps on unlike batches; no teacher's."""
-    first, second = on_two_ranks(steps_on_unlike_batches, tmp_path)
+    first, second = on_two_ranks(steps_on_unlike_batches, tmp_path, unlabelled)
     parameters = [name for name in first if 'running' not in name and 'batches' not in name]
     assert parameters and not any('teacher' in name for name in parameters)
     for name in parameters:

@@ -43,7 +43,7 @@ def test_preset_tables_are_the_code_s(loss):
     section = METHOD.split(f'| option of `{loss.__name__}` |')[1].split('\n\n')[0]
     rows = [line.split('|')[1:4] for line in section.splitlines() if line.startswith('| `')]
     documented = {re.search(r'`(\w+)`', row[0]).group(1): row[1:] for row in rows}
-    paper, released = (loss(preset=preset).options for preset in ('paper', 'released'))
+    paper, released = (vars(loss(preset=preset).options) for preset in ('paper', 'released'))
     differing = {name for name in paper if paper[name] != released[name]}
     assert set(documented) == differing
     for name, cells in documented.items():

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import List
+from typing import Dict, List, Tuple
 
 from tests.faults import CASES, Place, Result
 
@@ -37,14 +37,19 @@ def run_all(quick: bool, folder: Path) -> List[Result]:
 
 
 def table(results: List[Result]) -> str:
-    lines = ['| fault | observed, as expected | remains |', '|---|---|---|']
+    """Return the table in Markdown; cases `what: which` that end alike share a row."""
+    rows: Dict[Tuple[str, str, str], List[str]] = {}
     for found in results:
-        text = found.observed
-        text = text if len(text) <= 110 else f'{text[:107]}...'
+        what, _, which = found.case.name.partition(': ')
+        text = found.case.outcome if 'Error: ' in found.observed else found.observed
+        if not found.fits:
+            text = f'**expected** {found.case.outcome} **but** {found.observed}'
         text = text.replace('|', '\\|').replace('<', '&lt;')
-        verdict = '' if found.fits else f'**not as expected** ({found.case.outcome}): '
-        cells = [found.case.name, verdict + text, found.kept]
-        lines.append(f'| {" | ".join(cells)} |')
+        rows.setdefault((what, text, found.kept), []).append(which)
+    lines = ['| fault | outcome, as expected | remains |', '|---|---|---|']
+    for (what, text, kept), which in rows.items():
+        name = f'{what}: {"; ".join(which)}' if any(which) else what
+        lines.append(f'| {name} | {text} | {kept} |')
     return '\n'.join(lines)
 
 

@@ -116,7 +116,7 @@ def config_case(name: str, expected: str, option: str) -> None:
 LOSSES = 'model.distiller.distill_losses'
 config_case(
     'a loss that does not exist',
-    r".*unknown name 'loss_logit_kd'; valid are .*loss_logits_kd.*",
+    r".*loss_logit_kd: a LogitsKDLoss goes by the name 'loss_logits_kd'.*",
     f'{LOSSES}.loss_logit_kd.type=LogitsKDLoss',
 )
 config_case(

@@ -6,12 +6,65 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor
 
+from mmdet_detrdistill.functional import aligned_kd as aligned
+from mmdet_detrdistill.functional import feature_kd as feature
+from mmdet_detrdistill.functional import logits_kd as logits
 from mmdet_detrdistill.functional.assign_kd import SetCriterion
+from mmdet_detrdistill.functional.logits_kd import Predictions
 
 
 def f64(values) -> Tensor:
     """A tensor of numbers worked out by hand."""
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _sides(
+    student_logits, student_boxes, teacher_logits, teacher_boxes,
+    student_activation='sigmoid', teacher_activation='sigmoid', student_mask=None,
+    teacher_mask=None, **rest,
+):  # fmt: skip
+    student = Predictions(student_logits, student_boxes, student_activation, student_mask)
+    teacher = Predictions(teacher_logits, teacher_boxes, teacher_activation, teacher_mask)
+    options = {name: value for name, value in rest.items() if name != 'reduce'}
+    return student, teacher, options, {name: rest[name] for name in rest if name == 'reduce'}
+
+
+def logits_kd(
+    student_logits, student_boxes, teacher_logits, teacher_boxes, teacher_positive_mask, **rest
+):
+    """`functional.logits_kd` with tensors and options by name, as `logits_kd_reference` has it."""
+    *sides, options, reduce = _sides(
+        student_logits, student_boxes, teacher_logits, teacher_boxes, **rest
+    )
+    options = logits.LogitsKDOptions(**options)
+    return logits.logits_kd(*sides, teacher_positive_mask, options, **reduce)
+
+
+def aligned_kd(
+    student_logits, student_boxes, teacher_logits, teacher_boxes, teacher_positive_mask, **rest
+):
+    """`functional.aligned_kd`, likewise."""
+    *sides, options, reduce = _sides(
+        student_logits, student_boxes, teacher_logits, teacher_boxes, **rest
+    )
+    options = aligned.AlignedKDOptions(**options)
+    return aligned.aligned_kd(*sides, teacher_positive_mask, options, **reduce)
+
+
+def feature_kd(*tensors, reduce=None, **rest):
+    """`functional.feature_kd`, likewise."""
+    names = ('student_feats', 'teacher_feats', 'teacher_queries', 'quality', 'valid_masks')
+    given = {
+        **dict(zip(names, tensors)),
+        **{name: rest.pop(name) for name in names if name in rest},
+    }
+    given.update({} if reduce is None else {'reduce': reduce})
+    return feature.feature_kd(**given, options=feature.MaskOptions(**rest))
+
+
+def query_quality(probs, boxes, gt_boxes, assignment=None, **options):
+    """`functional.query_quality`, likewise."""
+    return feature.query_quality(probs, boxes, gt_boxes, assignment, feature.MaskOptions(**options))
 
 
 class Draw:

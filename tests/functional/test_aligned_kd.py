@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional.aligned_kd import aligned_kd
-from mmdet_detrdistill.functional.logits_kd import logits_kd
 from tests import reference_terms as terms_of
-from tests.functional.cases import f64
+from tests.functional.cases import aligned_kd, f64, logits_kd
 from tests.functional.test_logits_kd import HAND_BOX, HAND_GIOU, HAND_GOAL, keep, one_image, total
 
 

@@ -109,9 +109,17 @@ def test_convention_denominators():
             expected = dict(cls=12 / (4 + 8 * weight) / times, bbox=1 / times, iou=1 / times)
             terms = assign_kd(*inputs, criterion=criterion, **options)
             assert {name: float(value) for name, value in terms.items()} == expected
-        terms = assign_kd(*inputs, criterion=criterion, reduce=lambda counts: counts * 0)
-        assert [float(value) for value in terms.values()] == [12, 4, 4]
     assert len(seen) == 2  # processes talk to each other once, not once per stage
+
+
+def test_convention_normalisers_are_at_least_one():
+    # 4 background queries of weight 0.1 count 0.4, which would make the loss 2.5 times as large.
+    inputs = (
+        torch.zeros(1, 1, 4, 2), torch.full((1, 1, 4, 4), 0.5), torch.full((1, 1, 4), -1),
+        [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 4)],
+    )  # fmt: skip
+    terms = assign_kd(*inputs, criterion=Recorder(0.1).criterion)
+    assert {name: float(value) for name, value in terms.items()} == dict(cls=4, bbox=0, iou=0)
 
 
 def test_convention_stages_are_summed_and_groups_averaged(draw):

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional.contrast import contrast
+from mmdet_detrdistill.functional.logits_kd import contrast
 
 
 def test_value_by_hand():

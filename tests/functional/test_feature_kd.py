@@ -3,9 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional.feature_kd import feature_kd
 from tests.allocation import largest_storage
-from tests.functional.cases import f64
+from tests.functional.cases import f64, feature_kd
 from tests.reference import feature_kd_reference
 
 PAPER = {'mask': 'per_query', 'similarity': 'dot'}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional.feature_kd import feature_kd
-from tests.functional.cases import f64
+from mmdet_detrdistill.functional.feature_kd import MaskOptions
+from tests.functional.cases import f64, feature_kd
 from tests.functional.test_feature_kd import EVERY_FORM, image, one_query, pixels, quality
 
 
@@ -140,17 +140,6 @@ def test_other_width_of_queries_is_an_error(draw):
         feature_kd(**vars(case))
 
 
-@pytest.mark.parametrize('options', EVERY_FORM)
-@pytest.mark.parametrize('channels', [4, 40])
-def test_few_weighted_queries_are_a_shorter_way(draw, options, channels):
-    """Whether `max_weighted` is told or not, and more than the channels or fewer."""
-    case = draw.feature_case(channels=channels, queries=12)
-    counts = [2, 0, 12]
-    for number, count in enumerate(counts):
-        case.quality[:, number] = 0
-        case.quality[:, number, 5 : 5 + count] = draw.uniform(
-            *case.quality[:, 0, 5 : 5 + count].shape
-        )
-    counts[2] = 7  # queries 5 to 11
-    expected = feature_kd(**vars(case), **options)
-    assert_close(feature_kd(**vars(case), **options, max_weighted=counts), expected)
+def test_gamma_outside_0_and_1_is_an_error():
+    with pytest.raises(ValueError, match='gamma'):
+        MaskOptions(gamma=1.5)

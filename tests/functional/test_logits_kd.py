@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional.logits_kd import logits_kd
-from tests.functional.cases import f64
+from tests.functional.cases import f64, logits_kd
 from tests.reference import logits_kd_reference
 
 PAPER = {'matching': 'separate', 'negative_cls': False}

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional.logits_kd import logits_kd
-from tests.functional.cases import f64
+from tests.functional.cases import f64, logits_kd
 from tests.functional.test_logits_kd import (
     HAND_BOX,
     PAPER,
@@ -150,13 +149,9 @@ def test_convention_reduce_averages_the_counts(draw, options):
     terms = logits_kd(**vars(case), reduce=reduce, **options)
     plain = logits_kd(**vars(case), **options)
     assert_close(terms, {name: value / 2 for name, value in plain.items()})
-    # For the pairs and the classes of each set, whatever the number of stages.
-    assert len(seen) == (3 if options is PAPER else 2)
-    assert all(count.shape == (1,) for count in seen)  # one count per pair of stages
-    # A count below one does not blow the loss up.
-    sums = logits_kd(**vars(case), reduce=lambda count: count * 0, **options)
-    pairs = 6 if options is PAPER else 18
-    assert_close(sums['bbox'], plain['bbox'] * pairs)
+    # Processes talk to each other once, whatever the number of sets, terms and stages.
+    assert len(seen) == 1
+    assert seen[0].shape == (len(terms), 1)  # one count per term and pair of stages
 
 
 def test_convention_weights_scale_the_terms(draw):

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional.feature_kd import query_quality
-from tests.functional.cases import f64
+from tests.functional.cases import f64, query_quality
 from tests.reference import query_quality_reference
 
 

@@ -35,6 +35,15 @@ def test_draws_depend_on_seed_and_iteration():
     assert draws() != found[3, 0][0]
 
 
+def test_disabled_hook_leaves_the_random_states():
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    hook = IterationSeedHook(enabled=False)
+    hook.before_train_epoch(runner_at(0))
+    hook.before_train_iter(runner_at(0), 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 class Augmented(Dataset):
     """Every item is three random numbers."""
 

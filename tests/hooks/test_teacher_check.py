@@ -14,13 +14,20 @@ from mmengine.structures import InstanceData
 
 from mmdet_detrdistill import TeacherCheckHook
 from mmdet_detrdistill.detectors.class_map import make_class_map
+from mmdet_detrdistill.distillation import TeacherPass
 
 
 def runner_with(teacher_classes, data_classes):
     meta = {} if teacher_classes is None else {'dataset_meta': {'CLASSES': teacher_classes}}
     dataset = SimpleNamespace(metainfo=dict(classes=data_classes))
     return SimpleNamespace(
-        model=SimpleNamespace(teacher_meta=meta, class_map_config=None, class_map=None),
+        model=SimpleNamespace(
+            teacher_meta=meta,
+            class_map_config=None,
+            class_map=None,
+            student_adapter=SimpleNamespace(num_classes=len(data_classes)),
+            teacher_adapter=SimpleNamespace(prompted=False),
+        ),
         train_dataloader=SimpleNamespace(dataset=dataset),
         logger=logging.getLogger('test'),
     )
@@ -73,14 +80,13 @@ def evaluating_runner(class_map=None):
 
     samples = [DetDataSample(metainfo=dict(img_id=index)) for index in range(6)]
     dataset = [*samples]
-    loader = [dict(inputs=None, data_samples=samples[i : i + 2]) for i in (0, 2, 4)]
+    loader = [dict(images=None, samples=samples[i : i + 2]) for i in (0, 2, 4)]
     runner = runner_with(('a', 'b'), ('a', 'b'))
     runner.val_loop = object()
     runner.val_dataloader = Loader(loader, dataset)
     runner.val_evaluator = Evaluator([Share()])
-    runner.model.data_preprocessor = lambda batch, training: batch
-    runner.model.teacher = SimpleNamespace(predict=predict)
-    runner.model.class_map = class_map
+    teacher = TeacherPass(SimpleNamespace(predict=predict, detector=SimpleNamespace(backbone=None)))
+    runner.model.predict_teacher = lambda batch: teacher.predict(**batch, class_map=class_map)
     return runner
 
 

@@ -64,7 +64,7 @@ def test_broken_config_gets_one_line_with_the_reason(run, name):
     code, out, err = run(BROKEN[name])
     expected = re.match(r'# Reason: (.*)', BROKEN[name].read_text()).group(1)
     assert code == 1
-    assert err.startswith('CHECK FAILED: ')
+    assert err.startswith('check failed: ')
     assert err.count('\n') == 1
     assert expected in err
     assert 'FITS' not in out
@@ -155,7 +155,7 @@ def test_exit_code_of_the_command(checkpoints):
         [*command, 'nowhere.py'], capture_output=True, text=True, cwd=checkpoints, check=False
     )
     assert result.returncode == 1
-    assert result.stderr.startswith('CHECK FAILED: SystemExit: config nowhere.py does not exist')
+    assert result.stderr.startswith('check failed: config nowhere.py does not exist')
     assert result.stderr.count('\n') == 1
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support_table import FAMILIES
-from tests.tiny_detectors import tiny
+from tests.tiny_detectors import build, tiny, tiny_config
 from tests.trainings import load_tool
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'export.md'
@@ -32,9 +32,25 @@ def test_distilled_student(tool, trained, tmp_path, capsys, monkeypatch):
     assert tool.main(command) < 1e-4
     assert path.exists()
     assert 'onnxruntime and PyTorch agree' in capsys.readouterr().out
-    monkeypatch.setattr(tool, 'export', lambda *_: 0.5)
+    before = path.read_bytes()
+    monkeypatch.setattr(tool, '_write_and_compare', lambda *args: 0.5)
     with pytest.raises(SystemExit, match='differs from PyTorch'):
         tool.main(command)
+    assert path.read_bytes() == before
+
+
+def test_a_graph_that_differs_is_not_left(tool, tmp_path):
+    """The coarsest of four levels is one pixel wide: the older exporter writes NaN for its grid."""
+    with pytest.raises(ValueError, match=r'differs from PyTorch by .*try a larger --size'):
+        tool.export(tiny('deformable'), (64, 64), str(tmp_path / 'student.onnx'))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_images_of_other_channels(tool, channels, tmp_path):
+    config = tiny_config('detr')
+    config.backbone.in_channels = channels
+    assert tool.export(build(config), (64, 96), str(tmp_path / 'student.onnx')) < 1e-4
 
 
 @pytest.mark.parametrize('family', NOT_EXPORTED)

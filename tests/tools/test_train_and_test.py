@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 
 from mmdet_detrdistill.checkpoints.read import CheckpointError, load_checkpoint_file
+from mmdet_detrdistill.config import launch
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / 'configs' / '_base_' / 'deformable-detr_small_shapes.py'
@@ -133,20 +136,35 @@ def test_resume_option(arguments, expected):
     assert parsed(train, *arguments).resume == expected
 
 
-def test_amp_and_learning_rate():
-    config = train.read_config(parsed(train, '--cfg-options', 'coco_format=False'))
-    train.use_mixed_precision(config)
-    assert config.optim_wrapper.type == 'AmpOptimWrapper'
-    assert config.optim_wrapper.loss_scale == 'dynamic'
+@pytest.mark.parametrize('kind', ['OptimWrapper', 'mmengine.OptimWrapper', OptimWrapper])
+def test_amp(kind, monkeypatch):
+    config = Config(dict(optim_wrapper=dict(type=kind)))
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    with pytest.raises(ValueError, match='--amp needs a GPU'):
+        launch.use_mixed_precision(config)
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    launch.use_mixed_precision(config)
+    assert config.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
     config.optim_wrapper.type = 'ApexOptimWrapper'
-    with pytest.raises(SystemExit, match='ApexOptimWrapper'):
-        train.use_mixed_precision(config)
-    config.pop('auto_scale_lr')
-    with pytest.raises(SystemExit, match='base_batch_size'):
-        train.scale_learning_rate(config)
+    with pytest.raises(ValueError, match='ApexOptimWrapper'):
+        launch.use_mixed_precision(config)
+
+
+def test_learning_rate():
+    config = Config(dict())
+    with pytest.raises(ValueError, match='base_batch_size'):
+        launch.scale_learning_rate(config)
     config.auto_scale_lr = dict(base_batch_size=16)
-    train.scale_learning_rate(config)
+    launch.scale_learning_rate(config)
     assert config.auto_scale_lr.enable
+
+
+def test_a_hook_that_is_switched_off_is_left_out():
+    """The small configs have one of ours among `default_hooks`; MMEngine asserts it is not None."""
+    off = ['default_hooks.stability=None', 'default_hooks.timer=None', 'coco_format=False']
+    hooks = train.read_config(parsed(train, '--cfg-options', *off)).default_hooks
+    assert 'stability' not in hooks
+    assert hooks.timer is None
 
 
 def test_work_folder_is_named_after_the_config():
@@ -159,8 +177,8 @@ def test_work_folder_is_named_after_the_config():
     [
         (None, r'broken\.py does not exist'),
         ('model = dict(', r'broken\.py: SyntaxError'),
-        ("_base_ = 'gone.py'", r'broken\.py: .*gone\.py'),
-        ('x = 1', r'broken\.py: ValueError: it defines no `model`'),
+        ("_base_ = 'gone.py'", r'broken\.py, or .*gone\.py'),
+        ('x = 1', r'broken\.py has no `model`'),
         ("model = dict(type='DETR')\ncoco_format = True\ndata_root = 'x'", r'broken\.py: '),
     ],
 )

@@ -18,6 +18,9 @@ class InjectionRule(nn.Module):
     A module, so that a learned projection is trained and stored with the distillation losses.
     """
 
+    #: whether the queries stand where the teacher's last stage predicts; then every stage of the
+    #: student follows that stage, whatever the `pairing` of a loss
+    from_last_stage: bool = False
     #: why the rules that `type='auto'` asked before refused, each 'Name: reason'
     passed_over: Tuple[str, ...] = ()
 

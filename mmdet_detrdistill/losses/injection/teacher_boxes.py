@@ -24,6 +24,8 @@ class TeacherBoxInjection(InjectionRule):
     (two-stage Deformable), its content queries in turn (DINO, DDQ), its memory there (RT-DETR).
     """
 
+    from_last_stage = True
+
     def refusal(self, student: DetectorAdapter, teacher: DetectorAdapter) -> str:
         if student.query_kind in MAKERS:
             return ''
@@ -32,8 +34,7 @@ class TeacherBoxInjection(InjectionRule):
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         """Entries of the student's decoder inputs to replace, each (B, N_t, .)."""
         boxes = clamp_to_image(pair.teacher_forward.outputs.boxes[-1].detach())
-        own = pair.student_forward.state.decoder_inputs['query']
-        return MAKERS[pair.student.query_kind](pair, boxes.to(own.dtype).clamp(1e-3, 1 - 1e-3))
+        return MAKERS[pair.student.query_kind](pair, boxes.clamp(1e-3, 1 - 1e-3))
 
 
 def _anchors(pair: DistillPair, boxes: Tensor) -> Dict[str, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ...detectors import DetectorAdapter
 from ...detectors.pair import DistillPair
 from ...registry import register
+from ..base import as_float
 from .base import InjectionRule
 
 QUERY_SIDE = ('query', 'query_pos', 'reference_points')
@@ -67,6 +68,8 @@ class TeacherQueryInjection(InjectionRule):
         queries = {
             name: other[name].detach().to(own[name].dtype) for name in QUERY_SIDE if name in own
         }
+        if 'reference_points' in own:  # boxes and points stay float32, whatever the queries' dtype
+            queries['reference_points'] = as_float(other['reference_points'].detach())
         for name, projection in self.projections.items():
             queries[name] = projection(queries[name])
         if 'query' not in self.projections and queries['query'].shape[-1] != own['query'].shape[-1]:

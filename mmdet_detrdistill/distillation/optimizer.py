@@ -1,0 +1,68 @@
+"""Parameter groups of a distillation: the student's, by its own names, and the distiller's."""
+
+from typing import Any, Dict, Optional
+
+from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from torch import nn
+
+from ..registry import register
+
+
+@register('OPTIM_WRAPPER_CONSTRUCTORS')
+class StudentOptimWrapperConstructor:
+    """Call another constructor with the student, then add what the distiller learns as a group.
+
+    A constructor that goes by parameter names (`backbone.stages.0...`) or asks for
+    `model.backbone`, such as MMDetection's layer decay, works as for the student alone.
+
+    Args:
+        optim_wrapper_cfg: config of the optimizer wrapper, with `student_constructor`, the type of
+            the constructor to call (default: MMEngine's).
+        paramwise_cfg: that constructor's. The distiller's group has the optimizer's own settings.
+    """
+
+    def __init__(
+        self, optim_wrapper_cfg: Dict[str, Any], paramwise_cfg: Optional[Dict[str, Any]] = None
+    ) -> None:
+        config = dict(optim_wrapper_cfg)
+        self.constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
+            dict(
+                type=config.pop('student_constructor', DefaultOptimWrapperConstructor),
+                optim_wrapper_cfg=config,
+                paramwise_cfg=paramwise_cfg,
+            )
+        )
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer wrapper of a `DETRDistill`, or of one that DDP wraps."""
+        model = model.module if is_model_wrapper(model) else model
+        optim_wrapper: OptimWrapper = self.constructor(model.student)
+        learned = [value for value in model.distiller.parameters() if value.requires_grad]
+        if learned:
+            optim_wrapper.optimizer.add_param_group(dict(params=learned))
+        return optim_wrapper
+
+
+def use_student_names(config: Config) -> None:
+    """Let the optimizer constructor of a distillation see the student's own parameter names.
+
+    MMEngine's default constructor stays: it finds its `custom_keys` anywhere in a name.
+    """
+    if needs_student_names(config):
+        optim_wrapper = config.optim_wrapper
+        optim_wrapper.update(
+            constructor='mmdet.StudentOptimWrapperConstructor',
+            student_constructor=optim_wrapper.constructor,
+        )
+
+
+def needs_student_names(config: Config) -> bool:
+    """Whether a config's optimizer constructor would see `architecture.` before each name."""
+    constructor = (config.get('optim_wrapper') or {}).get('constructor')
+    if isinstance(constructor, str):
+        constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(constructor)
+    known = (None, DefaultOptimWrapperConstructor, StudentOptimWrapperConstructor)
+    return constructor not in known
