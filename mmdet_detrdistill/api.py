@@ -13,6 +13,7 @@ from .checkpoints.resume import check_start, make_resumable, newest_checkpoint
 from .config.launch import join_processes, scale_learning_rate, use_mixed_precision
 from .config.read import load_config, open_config
 from .config.write import compose, write_loadable
+from .distillation.optimizer import use_student_names
 
 
 def distill(
@@ -133,6 +134,7 @@ def train(
     if auto_scale_lr:
         scale_learning_rate(config)
     make_resumable(config)
+    use_student_names(config)
     if resume is not None:
         config.resume = True
         config.load_from = newest_checkpoint(config.work_dir) if resume == 'auto' else resume

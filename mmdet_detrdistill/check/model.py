@@ -1,17 +1,20 @@
 """Build a distillation as it starts, and describe both sides of it."""
 
+from copy import deepcopy
 from importlib.util import find_spec
 from typing import Any, List
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
+from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from ..checkpoints.resume import check_start
 from ..config.read import detector_config
 from ..detectors import DetectorAdapter, build_detector
 from ..distillation.algorithm import DETRDistill
+from ..distillation.optimizer import use_student_names
 from ..functional.stages import stage_groups
 from ..registry import class_of, scope_of
 from .batch import Rows, teacher_class_names
@@ -108,6 +111,18 @@ def describe_start(config: Config, model: DETRDistill) -> Rows:
     if any(name.startswith('torchvision://') for name in names) and not find_spec('torchvision'):
         text += '; needs torchvision, which is missing'
     return [('student starts from', text)]
+
+
+def describe_optimizer(config: Config, model: DETRDistill) -> Rows:
+    """Build the optimizer as a training does, and count its parameter groups."""
+    if 'optim_wrapper' not in config:
+        return []
+    config = deepcopy(config)
+    use_student_names(config)
+    groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
+    rates = sorted({group['lr'] for group in groups})
+    text = f'{len(groups)} parameter groups, learning rates {rates[0]:g} to {rates[-1]:g}'
+    return [('optimizer', text)]
 
 
 def check_predictions(student: DetectorAdapter) -> None:

@@ -15,7 +15,7 @@ from ..detectors.class_map import settle_classes
 from ..registry import SCOPE as PACKAGE
 from ..registry import scope_of
 from .batch import Rows, first_batch
-from .model import build, check_predictions, describe, describe_start
+from .model import build, check_predictions, describe, describe_optimizer, describe_start
 from .step import check_step
 
 
@@ -77,6 +77,7 @@ def check(
                 f'no training data: {source.split("since ")[1]}. Name your own in COCO format '
                 '(--data-root), or the place of those that the config names'
             )
+        rows += describe_optimizer(config, model)
         rows += [('classes by name', settle_classes(model, names)), *labels, ('batch', source)]
         yield rows
         yield check_step(model, batch, device, random_teacher)

@@ -8,15 +8,18 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
-from ..registry import register
+from ..registry import class_of, register
+from .algorithm import DETRDistill
 
 
 @register('OPTIM_WRAPPER_CONSTRUCTORS')
 class StudentOptimWrapperConstructor:
     """Call another constructor with the student, then add what the distiller learns as a group.
 
-    A constructor that goes by parameter names (`backbone.stages.0...`) or asks for
-    `model.backbone`, such as MMDetection's layer decay, works as for the student alone.
+    `tools/train.py` puts it before every constructor but MMEngine's own; a config that is run by a
+    bare `Runner` names it itself. A constructor that goes by parameter names
+    (`backbone.stages.0...`) or asks for `model.backbone`, such as MMDetection's layer decay, works
+    as for the student alone.
 
     Args:
         optim_wrapper_cfg: config of the optimizer wrapper, with `student_constructor`, the type of
@@ -40,9 +43,14 @@ class StudentOptimWrapperConstructor:
         """Build the optimizer wrapper of a `DETRDistill`, or of one that DDP wraps."""
         model = model.module if is_model_wrapper(model) else model
         optim_wrapper: OptimWrapper = self.constructor(model.student)
-        learned = [value for value in model.distiller.parameters() if value.requires_grad]
+        learned = {n: p for n, p in model.distiller.named_parameters() if p.requires_grad}
         if learned:
-            optim_wrapper.optimizer.add_param_group(dict(params=learned))
+            group: Dict[str, Any] = dict(params=list(learned.values()))
+            if (
+                'param_names' in optim_wrapper.optimizer.param_groups[0]
+            ):  # PyTorch wants them in all or none
+                group['param_names'] = [f'distiller.{name}' for name in learned]
+            optim_wrapper.optimizer.add_param_group(group)
         return optim_wrapper
 
 
@@ -51,7 +59,7 @@ def use_student_names(config: Config) -> None:
 
     MMEngine's default constructor stays: it finds its `custom_keys` anywhere in a name.
     """
-    if needs_student_names(config):
+    if class_of('MODELS', config.model) is DETRDistill and needs_student_names(config):
         optim_wrapper = config.optim_wrapper
         optim_wrapper.update(
             constructor='mmdet.StudentOptimWrapperConstructor',
@@ -60,9 +68,9 @@ def use_student_names(config: Config) -> None:
 
 
 def needs_student_names(config: Config) -> bool:
-    """Whether a config's optimizer constructor would see `architecture.` before each name."""
+    """Whether the optimizer constructor of a config would see `architecture.` before each name."""
     constructor = (config.get('optim_wrapper') or {}).get('constructor')
-    if isinstance(constructor, str):
-        constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(constructor)
-    known = (None, DefaultOptimWrapperConstructor, StudentOptimWrapperConstructor)
-    return constructor not in known
+    return constructor is not None and class_of('OPTIM_WRAPPER_CONSTRUCTORS', constructor) not in (
+        DefaultOptimWrapperConstructor,
+        StudentOptimWrapperConstructor,
+    )

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from ..checkpoints.read import unwrap_model
 from ..detectors.class_map import class_names, settle_classes
 from ..detectors.label_numbers import check_label_numbers
+from ..distillation.optimizer import needs_student_names
 from ..registry import register
 
 
@@ -19,7 +20,8 @@ from ..registry import register
 class TeacherCheckHook(Hook):
     """Stop a run whose teacher names other classes, or in another order, than the training data.
 
-    Likewise one whose data numbers its classes in another order than it names them.
+    Likewise one whose data numbers its classes in another order than it names them, or whose
+    optimizer constructor was not given the student's parameter names.
 
     With `class_map='auto'` or a renaming it pairs the classes by name instead, and logs the pairs.
 
@@ -41,6 +43,12 @@ class TeacherCheckHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         model = unwrap_model(runner.model)
+        if needs_student_names(runner.cfg):
+            raise ValueError(
+                f'optim_wrapper.constructor {runner.cfg.optim_wrapper.constructor!r} does not see '
+                "the student's own parameter names: train with tools/train.py, or set "
+                "constructor='StudentOptimWrapperConstructor' and name yours student_constructor"
+            )
         dataset = runner.train_dataloader.dataset
         names = class_names(getattr(dataset, 'metainfo', None) or {})
         check_label_numbers(dataset, names, model.student_adapter.num_classes)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.testing import assert_close
 
@@ -302,6 +303,7 @@ def test_hook_leaves_a_list_alone():
     model = distill(tiny('detr', 1), tiny('detr', 2), [2, 0, 1])
     runner = SimpleNamespace(
         model=model,
+        cfg=Config(),
         train_dataloader=SimpleNamespace(dataset=Images(NAMES)),
         logger=logging.getLogger('test'),
     )

@@ -1,5 +1,7 @@
 """MMRazor's validation loop scores a teacher of other classes as the student is scored."""
 
+import copy
+
 import torch
 from mmengine.structures import InstanceData
 
@@ -27,7 +29,7 @@ def test_training_with_a_class_map_is_validated(tmp_path):
     trainings.draw_pictures(tmp_path / 'data')
     teacher = trainings.small_detector(num_layers=3)
     teacher['bbox_head']['num_classes'] = len(TEACHER_CLASSES)
-    state = build(dict(teacher), 2).state_dict()
+    state = build(copy.deepcopy(teacher), 2).state_dict()
     meta = dict(dataset_meta=dict(classes=TEACHER_CLASSES))
     torch.save(dict(meta=meta, state_dict=state), tmp_path / 'teacher.pth')
     config = trainings.distillation(tmp_path / 'data', tmp_path / 'teacher.pth', epochs=1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.structures import InstanceData
 
@@ -28,6 +29,7 @@ def runner_with(teacher_classes, data_classes):
             student_adapter=SimpleNamespace(num_classes=len(data_classes)),
             teacher_adapter=SimpleNamespace(prompted=False),
         ),
+        cfg=Config(),
         train_dataloader=SimpleNamespace(dataset=dataset),
         logger=logging.getLogger('test'),
     )
@@ -143,3 +145,11 @@ def test_min_map_needs_validation():
 def test_in_a_training(trained):
     """CocoMetric counts the one image that was looked at, and validation counts both again."""
     assert re.search(r'The teacher reaches \d\.\d{3} mAP on 1 validation images\.', trained.output)
+
+
+def test_a_constructor_that_saw_other_names_is_refused():
+    runner = runner_with(('a', 'b'), ('a', 'b'))
+    constructor = 'LearningRateDecayOptimizerConstructor'
+    runner.cfg = Config(dict(optim_wrapper=dict(constructor=constructor)))
+    with pytest.raises(ValueError, match=f'{constructor}.*tools/train.py, or'):
+        TeacherCheckHook().before_train(runner)
