@@ -1,5 +1,6 @@
 """The study: its lines, what is left to train, tables and figures made from lines."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -167,7 +168,8 @@ def loss_options(row):
     for name, own in distilled(CELL, row).model.distiller.distill_losses.items():
         if own is not None:
             given = {key: value for key, value in own.items() if key != 'type'}
-            found[name[len('loss_') : -len('_kd')]] = getattr(losses, own.type)(**given).options
+            loss = getattr(losses, own.type)(**given)
+            found[name[len('loss_') : -len('_kd')]] = dataclasses.asdict(loss.options)
     return found
 
 
