@@ -86,22 +86,20 @@ def summary(lines: Lines) -> str:
     """One row per cell: what the recommended recipe gains."""
     rows = []
     for name in CELLS:
-        teacher = by_seed(lines, name, 'teacher')
         alone = by_seed(lines, name, 'alone')
         found = by_seed(lines, name, RECOMMENDED)
         gained = gains(lines, name, RECOMMENDED)
         late = [value for value in map(last_quarter, alone.values()) if value is not None]
-        speed = [time_to_accuracy(alone[s], found[s]) for s in found if s in alone]
+        teacher = [f'{score(line):.1f}' for line in by_seed(lines, name, 'teacher').values()]
         rows.append(
             [
                 f'`{name}`',
-                ', '.join(f'{score(line):.1f}' for line in teacher.values()),
+                *(teacher or ['']),
                 mean_text(map(score, alone.values())),
                 mean_text(map(score, found.values())),
                 mean_text(gained.values(), '+'),
                 seeds_text(gained, '+') if gained else 'not measured',
                 mean_text(late, '+'),
-                mean_text([s for s in speed if s is not None]),
             ]
         )
     head = (
@@ -111,16 +109,45 @@ def summary(lines: Lines) -> str:
         'distilled',
         'gain',
         'gain by seed',
-        'alone gains in its last quarter',
-        'epochs to the mAP of alone, %',
+        'last quarter of alone',
     )
     return table(head, rows)
 
 
-def time_to_accuracy(alone: Line, distilled: Line) -> Optional[float]:
-    """Epochs, in per cent of the schedule, until the distilled student is as good as alone ends."""
-    reached = epochs_to(distilled['curve'], score(alone))
-    return None if reached is None else 100 * reached / distilled['curve'][-1][0]
+def speed(lines: Lines) -> str:
+    """One row per cell: what the distilled student needs to be as good as alone at its end."""
+    rows = []
+    for name in CELLS:
+        alone = by_seed(lines, name, 'alone')
+        found = by_seed(lines, name, RECOMMENDED)
+        if len(alone) < len(SEEDS) or len(found) < len(SEEDS):
+            continue
+        epochs = [epochs_to(found[seed]['curve'], score(alone[seed])) for seed in SEEDS]
+        total = alone[0]['curve'][-1][0]
+        (teacher,) = by_seed(lines, name, 'teacher').values()
+        cells = ['not reached'] * 2
+        if None not in epochs:
+            minutes = [e / total * found[seed]['cpu_minutes'] for seed, e in zip(SEEDS, epochs)]
+            cells = [mean_text(epochs), mean_text(minutes)]
+        rows.append(
+            [
+                f'`{name}`',
+                str(total),
+                cells[0],
+                mean_text(line['cpu_minutes'] for line in alone.values()),
+                cells[1],
+                f'{teacher["cpu_minutes"]:.1f}',
+            ]
+        )
+    head = (
+        'cell',
+        'epochs alone',
+        'epochs distilled',
+        'CPU minutes alone',
+        'CPU minutes distilled',
+        'CPU minutes of the teacher, once',
+    )
+    return table(head, rows) if rows else 'Not measured with three seeds yet.'
 
 
 def rows_of(lines: Lines, cell: str) -> str:
@@ -154,25 +181,27 @@ def provenance(lines: Lines) -> str:
     if not lines:
         return 'Nothing is measured yet.'
 
-    def joined(key: str) -> str:
-        return ', '.join(sorted({line[key] for line in lines.values()}))
+    def joined(values: Iterable[str]) -> str:
+        return ', '.join(sorted(set(values)))
 
-    versions = next(iter(lines.values()))['versions']
-    dates = sorted(line['date'][:10] for line in lines.values())
+    def version(name: str) -> str:
+        return joined(line['versions'][name] for line in lines.values())
+
+    commits = joined(c for line in lines.values() for c in line['commit'].split(', '))
     hours = sum(line['cpu_minutes'] for line in lines.values()) / 60
     planned = list(jobs())
-    missing = [job for job in planned if Job(*job) not in lines]
+    measured = sum(Job(*job) in lines for job in planned)
     return (
-        f'{len(planned) - len(missing)} of {len(planned)} planned trainings are measured, '
-        f'{hours:.1f} CPU hours, {dates[0]} to {dates[-1]}, commits {joined("commit")}, '
-        f'{joined("processor")}, one thread each, PyTorch {versions["torch"]}, '
-        f'MMDetection {versions["mmdet"]}, MMCV {versions["mmcv"]}.'
+        f'{measured} of {len(planned)} planned trainings are measured: {hours:.1f} CPU hours on '
+        f'{joined(line["date"][:10] for line in lines.values())}, commit {commits}, '
+        f'{joined(line["processor"] for line in lines.values())}, one thread each, '
+        f'PyTorch {version("torch")}, MMDetection {version("mmdet")}, MMCV {version("mmcv")}.'
     )
 
 
 def blocks(lines: Lines) -> Dict[str, str]:
     """The generated parts of the page by their names."""
-    found = {'provenance': provenance(lines), 'gains': summary(lines)}
+    found = {'provenance': provenance(lines), 'gains': summary(lines), 'speed': speed(lines)}
     for name, cell in CELLS.items():
         parts = [f'{cell.title}.', rows_of(lines, name)]
         if figure(lines, name):

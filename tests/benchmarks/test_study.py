@@ -118,6 +118,19 @@ def test_time_to_accuracy_is_interpolated():
     assert study_results.epochs_to(curve, 40.0) is None
 
 
+def test_speed_by_hand():
+    """At epoch 6 of 24 the distilled student has what alone ends with: a quarter."""
+    found = full()
+    for seed in (0, 1, 2):
+        found[Job(CELL, 'all', seed)]['curve'] = [[3, 20.0], [6, 30.6 + seed], [24, 40.0]]
+    row = study_results.speed(found).splitlines()[2]
+    assert row == f'| `{CELL}` | 24 | 6.0 ± 0.0 | 5.0 ± 0.0 | 1.2 ± 0.0 | 5.0 |'
+    found[Job(CELL, 'all', 1)]['curve'] = [[24, 20.0]]
+    assert 'not reached | 5.0' in study_results.speed(found)
+    del found[Job(CELL, 'all', 1)]
+    assert 'Not measured' in study_results.speed(found)
+
+
 def test_figure_is_xml_with_every_seed():
     from xml.etree import ElementTree
 
