@@ -38,7 +38,7 @@ from mmdet_detrdistill.config.coco_format import resolve_coco_format
 from mmdet_detrdistill.detectors import build_adapter
 from mmdet_detrdistill.functional.boxes import clamp_to_image
 from mmdet_detrdistill.functional.classes import soft_targets
-from mmdet_detrdistill.functional.feature_kd import MaskOptions, feature_kd
+from mmdet_detrdistill.functional.feature_kd import MaskOptions, feature_kd, target_masks
 from mmdet_detrdistill.functional.linear_assignment import solve_chains
 from mmdet_detrdistill.functional.matching import matching_cost
 
@@ -113,6 +113,13 @@ def feature(args: argparse.Namespace) -> List[Row]:
             f'{ratios[1]:.1f} x memory | difference {apart:.1e}'
         )
     return rows
+
+
+def our_error(
+    student: List[Tensor], teacher: List[Tensor], queries: Tensor, quality: Tensor, options: Any
+) -> Tensor:
+    masks = target_masks(teacher, queries, quality, options=options)
+    return feature_kd(student, teacher, masks)
 
 
 def record(args: argparse.Namespace) -> List[Row]:

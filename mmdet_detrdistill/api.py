@@ -1,4 +1,4 @@
-"""From a student, a teacher and its checkpoint to a distillation config that is kept, and a run."""
+"""Python calls: write a distillation config, check it, train."""
 
 import os
 import os.path as osp
@@ -81,9 +81,9 @@ def write_config(
     sides = dict(student=student, teacher=teacher)
     configs = {role: load_config(path, f'{role} config') for role, path in sides.items()}
     for role, config in configs.items():
-        if 'bbox_head' not in config.model:
+        if not any(name.endswith('head') for name in config.model):
             raise ValueError(
-                f'{role} config {sides[role]} is not that of a detector: its model has no bbox_head'
+                f'{role} config {sides[role]} is not that of a detector: its model has no head'
             )
     if out is None:
         names = (osp.splitext(osp.basename(path))[0] for path in (student, teacher))
@@ -111,7 +111,7 @@ def train(
     auto_scale_lr: bool = False,
     resume: Optional[str] = None,
 ) -> Runner:
-    """Train a detector, or distil one: what `tools/train.py` does.
+    """Train a detector, or distil one, as `tools/train.py` does.
 
     Args:
         config: as `config.read.open_config` gives it; changed in place.
@@ -146,7 +146,7 @@ def train(
 
 
 def batch_note(config: Config) -> str:
-    """A sentence when the schedule is meant for another batch size, else ''."""
+    """Return a sentence if the schedule is meant for another batch size, else ''."""
     scale = config.get('auto_scale_lr') or {}
     meant, batch = scale.get('base_batch_size'), config.train_dataloader.get('batch_size')
     if scale.get('enable') or None in (meant, batch) or meant == batch:

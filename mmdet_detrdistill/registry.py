@@ -40,7 +40,7 @@ def register(kind: str) -> Callable[[Type[T]], Type[T]]:
 
 
 def class_of(kind: str, config: Any) -> Any:
-    """The class that a config's `type` names, whether it is given as a class or by name.
+    """Return the class that a config's `type` names, given as a class or by name.
 
     Args:
         kind: the registry's name: 'MODELS', 'TASK_UTILS', 'HOOKS', ...
@@ -71,7 +71,7 @@ def _descendants(registry: Registry) -> Iterator[Registry]:
 
 
 def type_name(found: Any) -> str:
-    """The text that names a class or function in a config, in the default scope `mmdet`.
+    """Return the text that names a class or function in a config, in the default scope `mmdet`.
 
     A class of the OpenMMLab packages goes by its registered name, another by its dotted path, so
     that its module is imported where the config is read again.
@@ -91,13 +91,13 @@ def type_name(found: Any) -> str:
 
 
 def _is_found(found: Any, registry: Registry, name: str) -> bool:
-    """Whether a plain name means this class in MMDetection's scope, where both may have one."""
+    """Tell whether a plain name means this class in MMDetection's scope."""
     own = next((child for child in registry.children.values() if child.scope == 'mmdet'), registry)
     return own.module_dict.get(name, found) is found
 
 
 def scope_of(config: Any = None) -> Any:
-    """Context for building detectors and data: a config's `default_scope`, else MMDetection's.
+    """Build detectors and data in a config's `default_scope`, else in MMDetection's.
 
     Args:
         config: None takes the scope that is set already, as by a `Runner`.

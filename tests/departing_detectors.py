@@ -11,6 +11,7 @@ import torch
 from tests.tiny_detectors import build, get_config
 
 WORDS = ('cat', 'dog', 'traffic', 'light', 'small', 'red', 'bird')
+SHAPES = ('circle', 'hexagon', 'ring', 'frame', 'square', 'triangle', 'star', 'cross')
 
 
 @lru_cache(maxsize=None)
@@ -21,11 +22,11 @@ def language_model() -> str:
     folder = mkdtemp(prefix='tiny-bert-')
     special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?']
     vocabulary = Path(folder) / 'vocab.txt'
-    vocabulary.write_text('\n'.join([*special, *WORDS]))
+    vocabulary.write_text('\n'.join([*special, *WORDS, *SHAPES]))
     BertTokenizerFast(str(vocabulary)).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(special) + len(WORDS),
+        vocab_size=len(special) + len(WORDS + SHAPES),
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -55,7 +56,9 @@ GROUNDING_DINO_OPTIONS = {
 }
 
 
-def grounding_dino(seed: int = 0, mm: bool = False, **options: Any) -> torch.nn.Module:
+def grounding_dino(
+    seed: int = 0, mm: bool = False, num_queries: int = 15, **options: Any
+) -> torch.nn.Module:
     """Stock Grounding DINO, or MM-Grounding-DINO, with the tiny BERT."""
     path = (
         'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'
@@ -64,5 +67,6 @@ def grounding_dino(seed: int = 0, mm: bool = False, **options: Any) -> torch.nn.
     )
     config = get_config(path)
     small = {**GROUNDING_DINO_OPTIONS, 'language_model.name': language_model(), **options}
+    small['num_queries'] = num_queries
     config.merge_from_dict({f'model.{name}': value for name, value in small.items()})
     return build(config.model, seed)

@@ -235,6 +235,37 @@ BUGS = (
         ),
     ),
     Bug(
+        'easy negatives taken for hard ones',
+        'logits_kd.py',
+        'gt_boxes) > options.hard_giou',
+        'gt_boxes) <= options.hard_giou',
+        (
+            'test_hard_negatives.py::test_value_by_hand',
+            'test_hard_negatives.py::test_equals_reference',
+        ),
+    ),
+    Bug(
+        'normalised feature loss not relative to the features',
+        'feature_kd.py',
+        'mean.masked_fill(mean == 0, 1) / size',
+        'mean.masked_fill(mean == 0, 1)',
+        (
+            'test_feature_kd_conventions.py::test_convention_normalize_by_hand',
+            'test_feature_kd_conventions.py'
+            '::test_convention_normalized_size_is_that_of_the_error_alone',
+        ),
+    ),
+    Bug(
+        'mask of the objects transposed',
+        'feature_kd.py',
+        'in_row = (y1 * height < rows + 1) & (y2 * height > rows)',
+        'in_row = (x1 * height < rows + 1) & (x2 * height > rows)',
+        (
+            'test_feature_kd_conventions.py::test_object_masks_by_hand',
+            'test_feature_kd_conventions.py::test_object_masks_equal_reference',
+        ),
+    ),
+    Bug(
         'a normaliser below 1 makes a loss larger',
         'stages.py',
         'counts.clamp(min=1)',

@@ -6,6 +6,7 @@ loop, every mask is a image of its own, every assignment problem is solved by it
 """
 
 from collections import defaultdict
+from itertools import product
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -125,13 +126,25 @@ def logits_kd_reference(
     student_logits, student_boxes, teacher_logits, teacher_boxes, teacher_positive_mask, *,
     matching='separate', negative_cls=False, pairing='group', group_reduction='mean',
     student_activation='sigmoid', teacher_activation='sigmoid', cls_weight=1.0, bbox_weight=5.0,
-    giou_weight=2.0, student_mask=None, teacher_mask=None, reduce=_identity,
+    giou_weight=2.0, student_mask=None, teacher_mask=None, reduce=_identity, negatives='all',
+    hard_giou=0.0, gt_boxes=None,
 ):  # fmt: skip
-    """DETRDistill, Eq. 3-4: per stage and image, positives and negatives assigned apart."""
+    """DETRDistill, Eq. 3-4: per stage and image, positives and negatives assigned apart.
+
+    Negatives that `negatives` leaves out are as if the teacher had not predicted them.
+    """
     if student_mask is None:
         student_mask = torch.ones(student_logits.shape[:3], dtype=torch.bool)
     if teacher_mask is None:
         teacher_mask = torch.ones(teacher_logits.shape[:3], dtype=torch.bool)
+    if negatives != 'all':
+        teacher_mask = teacher_mask.clone()
+        for t, b, i in product(*map(range, teacher_mask.shape)):
+            box = corners(clamped_to_image(teacher_boxes[t, b, i].tolist()))
+            near = negatives == 'hard' and any(
+                iou_and_giou(box, corners(truth))[1] > hard_giou for truth in gt_boxes[b].tolist()
+            )
+            teacher_mask[t, b, i] &= teacher_positive_mask[t, b, i] or near
     groups = stage_groups(student_logits.shape[0], teacher_logits.shape[0], pairing)
     totals = defaultdict(float)
     for s, group in enumerate(groups):
@@ -155,6 +168,8 @@ def logits_kd_reference(
             )
             for name, value in terms.items():
                 totals[name] += value / len(group) if group_reduction == 'mean' else value
+    if negatives == 'none':
+        return {name: value for name, value in totals.items() if not name.startswith('neg_')}
     return dict(totals)
 
 

@@ -5,14 +5,17 @@ python -m tests.support_table --write docs/support.md
 
 import argparse
 from pathlib import Path
-from typing import Dict
+from typing import Any, Dict
 
 import torch
 
 from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.detectors import build_adapter
 from mmdet_detrdistill.losses.injection import build_injection
-from tests.tiny_detectors import batch, tiny
+from tests.departing_detectors import WORDS, grounding_dino
+from tests.stand_ins.codetr import codetr
+from tests.stand_ins.rtdetr import rtdetr
+from tests.tiny_detectors import NUM_CLASSES, batch, tiny
 
 FAMILIES = {
     'detr': 'DETR',
@@ -24,8 +27,16 @@ FAMILIES = {
     'dino': 'DINO',
     'ddq': 'DDQ DETR',
 }
-WORDS = {'TeacherQueryInjection': 'queries', 'TeacherBoxInjection': 'boxes', '': '-'}
+STUDENTS = {**FAMILIES, 'rtdetr': 'RT-DETR'}
+TEACHERS = {**STUDENTS, 'grounding_dino': 'Grounding DINO', 'codetr': 'Co-DETR'}
+BUILDERS = {'rtdetr': rtdetr, 'grounding_dino': grounding_dino, 'codetr': codetr}
+CELLS = {'TeacherQueryInjection': 'queries', 'TeacherBoxInjection': 'boxes', '': '-'}
 BEGIN, END = '<!-- support table: begin -->', '<!-- support table: end -->'
+
+
+def build_tiny(family: str, **options: Any) -> torch.nn.Module:
+    """A tiny detector of a family: MMDetection's own, or a stand-in of those that are not."""
+    return BUILDERS[family](**options) if family in BUILDERS else tiny(family, **options)
 
 
 def injection_of(student: torch.nn.Module, teacher: torch.nn.Module) -> str:
@@ -48,6 +59,8 @@ def step(student: torch.nn.Module, teacher: torch.nn.Module) -> Dict[str, float]
         losses['loss_assign_kd'] = dict(type='AssignKDLoss')
         losses['loss_aligned_kd'] = dict(type='AlignedKDLoss')
     model = DETRDistill(student, teacher, dict(type='DETRDistiller', distill_losses=losses)).train()
+    if model.teacher_adapter.prompted:
+        model.teacher_adapter.set_phrases(WORDS[:NUM_CLASSES])
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     total, terms = model.parse_losses(model.loss(*batch(empty='one')))
     total.backward()
@@ -57,13 +70,13 @@ def step(student: torch.nn.Module, teacher: torch.nn.Module) -> Dict[str, float]
 
 def table() -> str:
     """Rows are students, columns teachers; each cell says what enters the student's decoder."""
-    detectors = {family: tiny(family) for family in FAMILIES}
+    detectors = {family: build_tiny(family) for family in TEACHERS}
     lines = [
-        '| student \\ teacher | ' + ' | '.join(FAMILIES.values()) + ' |',
-        '|---' * (len(FAMILIES) + 1) + '|',
+        '| student \\ teacher | ' + ' | '.join(TEACHERS.values()) + ' |',
+        '|---' * (len(TEACHERS) + 1) + '|',
     ]
-    for student, name in FAMILIES.items():
-        cells = [WORDS[injection_of(detectors[student], detectors[other])] for other in FAMILIES]
+    for student, name in STUDENTS.items():
+        cells = [CELLS[injection_of(detectors[student], detectors[other])] for other in TEACHERS]
         lines.append(f'| **{name}** | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 

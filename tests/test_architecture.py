@@ -64,7 +64,7 @@ def ids(path):
 @pytest.mark.parametrize('path', [f for f in FILES if 'functional' in f.parts], ids=ids)
 def test_functional_needs_torch_and_scipy_only(path):
     """Besides the standard library; Numba, which is optional, in the one file that compiles."""
-    allowed = {'torch', 'scipy', 'numpy', 'typing', 'os', 'concurrent', 'functools'}
+    allowed = {'torch', 'scipy', 'numpy', 'typing', 'os', 'concurrent', 'functools', 'dataclasses'}
     if path.stem == 'shortest_paths':
         allowed = {'numpy', 'numba'}
     for own, package in imports_of(path):

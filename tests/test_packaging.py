@@ -98,7 +98,14 @@ def test_metadata(wheel):
     required = metadata.get_all('Requires-Dist')
     hard = {item for item in required if 'extra ==' not in item}
     assert hard == {'torch>=1.13', 'numpy', 'scipy', 'pycocotools'}
-    assert set(metadata.get_all('Provides-Extra')) == {'openmmlab', 'onedl', 'fast', 'dev', 'docs'}
+    assert set(metadata.get_all('Provides-Extra')) == {
+        'openmmlab',
+        'onedl',
+        'text',
+        'fast',
+        'dev',
+        'docs',
+    }
 
 
 def test_wheel_from_a_source_distribution(wheel, project, tmp_path):

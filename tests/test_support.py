@@ -7,16 +7,24 @@ from pathlib import Path
 import pytest
 
 from mmdet_detrdistill import DETRDistill
-from tests.support_table import BEGIN, END, FAMILIES, injection_of, step, table
-from tests.tiny_detectors import tiny
+from tests.support_table import (
+    BEGIN,
+    END,
+    STUDENTS,
+    TEACHERS,
+    build_tiny,
+    injection_of,
+    step,
+    table,
+)
 
 ROOT = Path(__file__).parents[1]
-PAIRS = [(student, teacher) for student in FAMILIES for teacher in FAMILIES]
+PAIRS = [(student, teacher) for student in STUDENTS for teacher in TEACHERS]
 
 
 @pytest.mark.parametrize(('student', 'teacher'), PAIRS)
 def test_pair_takes_a_step_or_is_refused_by_name(student, teacher):
-    own, other = tiny(student, seed=1), tiny(teacher, seed=2, num_queries=15)
+    own, other = build_tiny(student, seed=1), build_tiny(teacher, seed=2, num_queries=15)
     terms = step(own, other)
     assert all(math.isfinite(value) for value in terms.values())
     assert terms['loss_feature_kd'] > 0

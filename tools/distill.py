@@ -35,6 +35,9 @@ def build_parser() -> ArgumentParser:
         '--data-root', help="folder of data in COCO format (default: the data of the student's)"
     )
     parser.add_argument(
+        '--unlabelled', metavar='DIR', help='folder of images without labels to distil on as well'
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -56,6 +59,7 @@ def main(argv: Optional[Sequence[str]] = None) -> str:
     training = not (args.no_train or args.random_teacher)
     if args.teacher_ckpt is None and not args.random_teacher:
         parser.error('--teacher-ckpt FILE is needed to train; --random-teacher writes and checks')
+    options = {} if args.unlabelled is None else dict(unlabelled=args.unlabelled)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     try:
         path = write_config(
@@ -63,7 +67,7 @@ def main(argv: Optional[Sequence[str]] = None) -> str:
             args.teacher,
             args.teacher_ckpt or 'teacher.pth',
             data_root=args.data_root,
-            options=args.cfg_options,
+            options={**args.cfg_options, **options},
             out=args.out,
         )
         print(f'wrote {path}', flush=True)

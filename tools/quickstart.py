@@ -3,6 +3,7 @@
     python tools/quickstart.py                          # synthetic shapes, nothing to prepare
     python tools/quickstart.py --seeds 3                # three seeds: mean and spread
     python tools/quickstart.py --data-root DIR          # your own data in COCO format
+    python tools/quickstart.py --data-root DIR --unlabelled DIR2    # more images, without labels
     python tools/quickstart.py --fast                   # two epochs of everything, to see it run
 
 A second call reuses what is finished and resumes what was interrupted. The results are a table, and
@@ -125,6 +126,8 @@ def run_all(arguments: argparse.Namespace) -> Report:
 
     say(f'\nstage 3 of 4: the same student, start and batches, distilled ({times[1]})')
     given = [f'model.teacher_ckpt={teacher.checkpoint}']
+    if arguments.unlabelled:
+        given.append(f'unlabelled={arguments.unlabelled}')
     inputs = (package_hash(), os.path.basename(teacher.folder))
     distilled = [run('distilled', seed, given, inputs) for seed in seeds]
     train_all(distilled, say)
@@ -166,6 +169,9 @@ def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--data-root', help='folder of your COCO-format data (default: shapes)')
+    parser.add_argument(
+        '--unlabelled', metavar='DIR', help='images without labels for the distilled student'
+    )
     parser.add_argument('--seeds', type=int, default=1, help='students per kind (default 1)')
     parser.add_argument('--fast', action='store_true', help='two epochs each, on few shapes')
     parser.add_argument('--work-dir', help='default: work_dirs/quickstart, or one per data set')

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Callable, Dict, List, Sequence
 
-from run_report.work_dir import Point, TrainingRun, is_distillation, read_logs, read_metrics
+from run_report.work_dir import (
+    Point,
+    TrainingRun,
+    distillation_share,
+    read_logs,
+    read_metrics,
+)
 
 TOOLS = os.path.dirname(os.path.abspath(__file__))
 
@@ -100,18 +106,17 @@ class Run:
         return read_logs(TrainingRun(self.folder, os.path.basename(self.config), {})).curve
 
     def progress(self) -> str:
-        """Epoch, time left, latest mAP and distillation share, from the end of MMEngine's log."""
-        text = tail(self.log, 20000)
-        steps = re.findall(
-            r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].*?eta: ([\d:, days]+?)  ', text
-        )
-        scores = re.findall(r'coco/bbox_mAP: ([\d.-]+)', text)
+        """Epoch and time left from MMEngine's log, latest mAP, share of the distillation losses."""
+        pattern = r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].*?eta: ([\d:, days]+?)  '
+        steps = re.findall(pattern, tail(self.log, 20000))
         if not steps:
             return f'{self.name}: starting'
         epoch, step, length, eta = steps[-1]
-        done = f'epoch {epoch}/{self.epochs} {100 * int(step) // int(length):3d} %'
-        score = f', mAP {100 * float(scores[-1]):.1f}' if scores else ''
-        return f'{self.name}: {done}, {eta} left{score}{distillation_share(text)}'
+        run = read_logs(TrainingRun(self.folder, os.path.basename(self.config), {}))
+        share = distillation_share(run)
+        text = f'{self.name}: epoch {epoch}/{self.epochs} {100 * int(step) // int(length):3d} %, '
+        text += f'{eta} left' + (f', mAP {run.final["mAP"]:.1f}' if 'mAP' in run.final else '')
+        return text + (f', distillation {share[-1][1]:.0f} % of the loss' if share else '')
 
 
 def read_config(path: str, options: Sequence[str]) -> Any:
@@ -122,16 +127,6 @@ def read_config(path: str, options: Sequence[str]) -> Any:
     pairs = (option.split('=', maxsplit=1) for option in options)
     cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
     return cfg
-
-
-def distillation_share(log: str) -> str:
-    """', distillation N % of the loss' of the last training line of a log; '' without any."""
-    lines = [line for line in log.splitlines() if 'Epoch(train)' in line and ' loss: ' in line]
-    terms = dict(re.findall(r'([\w.]+): ([\d.]+)(?=\s|$)', lines[-1])) if lines else {}
-    parts = [float(value) for name, value in terms.items() if is_distillation(name)]
-    if not parts or not float(terms['loss']):
-        return ''
-    return f', distillation {100 * sum(parts) / float(terms["loss"]):.0f} % of the loss'
 
 
 def tail(path: str, size: int) -> str:
@@ -200,7 +195,9 @@ def train_all(runs: Sequence[Run], say: Callable[[str], None], interval: float =
                 if code != 0 or not os.path.isfile(run.checkpoint):
                     raise fail(name, run.log, code)
                 seconds = time.time() - began
-                note(run, command, seconds, threads)
+                resumed, minutes = '--resume' in command, round(seconds / 60, 2)
+                done = dict(command=['python', *command[1:]], minutes=minutes)
+                write_record(run, dict(done, resumed=resumed, threads=threads))
                 say(f'  {name}: done in {timedelta(seconds=round(seconds))}')
             if active and time.monotonic() - shown >= interval:
                 shown = time.monotonic()
@@ -212,18 +209,8 @@ def train_all(runs: Sequence[Run], say: Callable[[str], None], interval: float =
             process.wait()
 
 
-def note(run: Run, command: Sequence[str], seconds: float, threads: int) -> None:
-    """Write the marker by which a finished training is recognised."""
-    content = {
-        'command': ['python', *command[1:]],
-        'minutes': round(seconds / 60, 2),
-        'resumed': '--resume' in command,
-        'threads': threads,
-    }
-    write_record(run, content)
-
-
 def write_record(run: Run, content: Dict[str, Any]) -> None:
+    """Write the marker by which a finished training is recognised."""
     with open(os.path.join(run.folder, 'done.json'), 'w') as file:
         json.dump(content, file, indent=1)
 

@@ -1,4 +1,4 @@
-"""Draw what a teacher passes on to a student, image by image.
+"""Draw what is distilled, image by image.
 
     python tools/visualize.py CONFIG CHECKPOINT IMAGE [IMAGE ...] [--alone CHECKPOINT]
 

@@ -1,4 +1,4 @@
-"""The batch that a check runs on: the first of the training data, or a random one."""
+"""The batch of a check: the first of the training data, or a random one."""
 
 import os.path as osp
 from contextlib import redirect_stdout
@@ -25,7 +25,7 @@ Rows = List[Tuple[str, str]]
 def first_batch(
     config: Config, size: Sequence[int], student: DetectorAdapter, synthetic: bool
 ) -> Tuple[Dict[str, Any], str, Optional[List[str]], Rows]:
-    """The first batch of the training data, or a synthetic one of `size` when there is no data.
+    """Return the first batch of the training data, or a synthetic one of `size` without data.
 
     Returns:
         The batch, where it is from, the class names of the data, and what the annotation files
@@ -76,7 +76,7 @@ def describe_labels(config: Config) -> Rows:
 
 
 def data_class_names(config: Config) -> Optional[List[str]]:
-    """Class names that a config gives its training data; the data is not read. None: none."""
+    """Return the class names that a config gives its training data, or None; reads no data."""
     loader = config.get('train_dataloader') or {}
     dataset = next(iter(leaf_datasets(loader['dataset'])), {}) if loader else {}
     known = getattr(class_of('DATASETS', dataset), 'METAINFO', {})
@@ -86,7 +86,7 @@ def data_class_names(config: Config) -> Optional[List[str]]:
 def teacher_class_names(
     teacher: Union[str, Dict[str, Any]], num_classes: int
 ) -> Optional[List[str]]:
-    """Class names of the data in the config of a teacher that has no checkpoint yet.
+    """Return the class names in the config of a teacher that has no checkpoint yet.
 
     Args:
         teacher: a path, or `dict(cfg_path=path)`; None for others.
@@ -100,7 +100,7 @@ def teacher_class_names(
 def synthetic_batch(
     size: Sequence[int], num_classes: int, channels: int = 3
 ) -> Dict[str, List[Any]]:
-    """Two random images, (H, W) and 7/8 of it, so that one is padded; 3 and 0 objects."""
+    """Make two random images, (H, W) and 7/8 of it, so that one is padded; 3 and 0 objects."""
     generator = torch.Generator().manual_seed(0)
     inputs, samples = [], []
     for index, count in enumerate((3, 0)):

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints.resume import check_start
 from ..config.read import detector_config
-from ..detectors import DetectorAdapter, build_detector
+from ..detectors import build_detector
 from ..distillation.algorithm import DETRDistill
 from ..distillation.optimizer import use_student_names
 from ..functional.stages import stage_groups
@@ -21,7 +21,7 @@ from .batch import Rows, teacher_class_names
 
 
 def build(config: Config, random_teacher: bool) -> DETRDistill:
-    """The algorithm of a config, with random weights in the student (and teacher, if asked)."""
+    """Build the algorithm of a config, with a random student (and teacher, if asked)."""
     kind = class_of('MODELS', config.model)
     if not (isinstance(kind, type) and issubclass(kind, DETRDistill)):
         raise ValueError("not a distillation config: model.type is not 'DETRDistill'")
@@ -43,14 +43,14 @@ def build(config: Config, random_teacher: bool) -> DETRDistill:
 
 
 def forget_pretrained(detector: nn.Module) -> None:
-    """Let a detector start from random weights: they fit alike, and nothing is fetched."""
+    """Let a detector start from random weights, so that nothing is downloaded."""
     for module in detector.modules():
         if pretrained_sources(getattr(module, 'init_cfg', None)):
             module.init_cfg = None
 
 
 def pretrained_sources(detector: Any) -> List[str]:
-    """Where a config, or a part of it, takes pretrained weights from."""
+    """List where a config, or a part of it, takes pretrained weights from."""
     if isinstance(detector, (list, tuple)):
         return [name for item in detector for name in pretrained_sources(item)]
     if not isinstance(detector, dict):
@@ -61,7 +61,7 @@ def pretrained_sources(detector: Any) -> List[str]:
 
 
 def describe(model: DETRDistill) -> Rows:
-    """Both sides and how they are paired."""
+    """Describe both detectors and how they are paired."""
     student, teacher = model.student_adapter, model.teacher_adapter
     sides = (student, teacher)
 
@@ -97,7 +97,7 @@ def describe(model: DETRDistill) -> Rows:
 
 
 def describe_start(config: Config, model: DETRDistill) -> Rows:
-    """The weights that the student's training starts from, where they are not random.
+    """Describe the weights that the student's training starts from, unless they are random.
 
     Raises:
         CheckpointError: those of `load_from` or `resume` do not fit the model.
@@ -125,18 +125,6 @@ def describe_optimizer(config: Config, model: DETRDistill) -> Rows:
     return [('optimizer', text)]
 
 
-def check_predictions(student: DetectorAdapter) -> None:
-    """ValueError when validation would ask for more predictions than the student makes."""
-    wanted = (student.detector.test_cfg or {}).get('max_per_img', 0)
-    per_query = student.num_classes if student.activation == 'sigmoid' else 1
-    found = student.num_queries * per_query
-    if wanted > found:
-        raise ValueError(
-            f'test_cfg.max_per_img is {wanted}, but {student.num_queries} queries give '
-            f'{found} predictions: validation would fail. Set it to {found} or less.'
-        )
-
-
 def parameters_of(module: nn.Module) -> int:
-    """Number of scalars, each shared parameter once."""
+    """Count the scalars, each shared parameter once."""
     return sum(parameter.numel() for parameter in module.parameters())

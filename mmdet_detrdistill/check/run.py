@@ -1,4 +1,4 @@
-"""What has to hold before a distillation is trained: both sides fit, one step works."""
+"""Check a distillation before training: both detectors fit, one step works."""
 
 import traceback
 import warnings
@@ -15,12 +15,13 @@ from ..detectors.class_map import settle_classes
 from ..registry import SCOPE as PACKAGE
 from ..registry import scope_of
 from .batch import Rows, first_batch
-from .model import build, check_predictions, describe, describe_optimizer, describe_start
+from .model import build, describe, describe_optimizer, describe_start
+from .smallest import check_smallest_image
 from .step import check_step
 
 
 def describe_versions() -> Rows:
-    """The installed stack; importing the package has already refused one that does not fit."""
+    """Describe the installed versions; importing the package has refused incompatible ones."""
     found = versions()
     stack = ', '.join(f'{name} {found[name]}' for name in ('mmengine', 'mmcv', 'mmdet', 'mmrazor'))
     return [
@@ -32,7 +33,7 @@ def describe_versions() -> Rows:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, and errors only from MMEngine's log: it has a line per initialised layer."""
+    """Silence warnings, and MMEngine's log below errors: it has a line per initialised layer."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('ERROR')
@@ -70,7 +71,7 @@ def check(
     with quiet(), scope_of(config):
         model = build(config, random_teacher)
         rows = describe(model) + describe_start(config, model)
-        check_predictions(model.student_adapter)
+        model.student_adapter.check_num_predictions()
         batch, source, names, labels = first_batch(config, size, model.student_adapter, synthetic)
         if needs_data and 'missing' in source:
             raise FileNotFoundError(
@@ -78,13 +79,14 @@ def check(
                 '(--data-root), or the place of those that the config names'
             )
         rows += describe_optimizer(config, model)
+        rows += check_smallest_image(config, model, batch['data_samples'])
         rows += [('classes by name', settle_classes(model, names)), *labels, ('batch', source)]
         yield rows
         yield check_step(model, batch, device, random_teacher)
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line; with type and place unless the error is this package's own."""
+    """Say what failed in one line; with type and place unless the error is of this package."""
     reason = ' '.join(str(error).split()) or 'no message'
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, (SystemExit, CheckpointError)) or not frames:

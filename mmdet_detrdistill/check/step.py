@@ -1,4 +1,4 @@
-"""One training step: feature levels, cost, each loss with the gradient that it sends."""
+"""Run one training step: feature levels, cost, each loss with its gradient."""
 
 import time
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ SANE = (0.05, 2.0)
 def check_step(
     model: DETRDistill, batch: Dict[str, Any], device: str, random_teacher: bool
 ) -> Rows:
-    """One step: levels, FLOPs, every loss with the norm of its gradient, time and memory.
+    """Run one step: levels, FLOPs, every loss with the norm of its gradient, time and memory.
 
     The loss weights are judged only with a trained teacher.
 
@@ -33,8 +33,6 @@ def check_step(
     images, samples = data['inputs'], data['data_samples']
     rows = describe_levels(model)
     adapters = (model.student_adapter, model.teacher_adapter)
-    for adapter in adapters:
-        _check_room_for_queries(adapter, images)
     flops = [count_flops(adapter, images, samples) for adapter in adapters]
     rows.append(('forward GFLOPs per image', ' / '.join(flops)))
 
@@ -67,27 +65,15 @@ def check_step(
 
 
 def describe_levels(model: DETRDistill) -> Rows:
-    """Strides of the feature levels on both sides, and those that are distilled."""
+    """Describe the strides of the feature levels of both detectors, and which are distilled."""
     if not any(isinstance(loss, FeatureKDLoss) for loss in model.distiller.pair_losses.values()):
         return []
     strides = model.student_adapter.strides, model.teacher_adapter.strides
     return [('feature strides', describe_strides(*strides))]
 
 
-def _check_room_for_queries(adapter: DetectorAdapter, images: Tensor) -> None:
-    """Two-stage detectors pick their queries among the pixels of the feature maps."""
-    detector = adapter.detector
-    pixels = sum(feat.shape[-2] * feat.shape[-1] for feat in detector.extract_feat(images))
-    if getattr(detector, 'as_two_stage', False) and pixels < detector.num_queries:
-        raise ValueError(
-            f'images of {tuple(images.shape[-2:])} pixels give {pixels} feature pixels, the '
-            f'{adapter.side} picks {detector.num_queries} queries among them: use larger images '
-            '(--size for synthetic ones) or fewer queries'
-        )
-
-
 def gradient_norms(model: nn.Module, losses: Dict[str, Any]) -> Dict[str, Tuple[float, float]]:
-    """Value, and L2 norm of the gradient in the student, of the task loss and each named loss.
+    """Return value and gradient norm (L2) in the student, of the task loss and each named loss.
 
     Args:
         model: a `DETRDistill`.
@@ -117,7 +103,7 @@ def gradient_norms(model: nn.Module, losses: Dict[str, Any]) -> Dict[str, Tuple[
 
 
 def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:
-    """Whether a gradient is of a sane size beside the task loss's, and a weight that helps."""
+    """Compare a gradient with the task loss's, and suggest a weight if it is far off."""
     if weight is None or task_norm == 0:
         return ''
     ratio = norm / task_norm
@@ -130,7 +116,7 @@ def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:
 
 
 def count_flops(adapter: DetectorAdapter, images: Tensor, samples: List[Any]) -> str:
-    """Forward GFLOPs per image: products, convolutions, the sampling of deformable attention.
+    """Count forward GFLOPs per image: products, convolutions, sampling of deformable attention.
 
     Deformable attention counts where it runs as PyTorch's grid sampling, that is on the CPU.
     """
@@ -159,7 +145,7 @@ def count_flops(adapter: DetectorAdapter, images: Tensor, samples: List[Any]) ->
 
 
 class Memory:
-    """Peak memory: of the device's allocator on a GPU, else the process's resident set."""
+    """The peak memory of the allocator on a GPU, of the process's resident set elsewhere."""
 
     def __init__(self, device: str) -> None:
         self.device = device

@@ -14,6 +14,7 @@ from mmrazor.engine import SingleTeacherDistillValLoop
 from torch import Tensor, nn
 
 from ..config.read import detector_config
+from ..config.unlabelled import without_unlabelled
 from ..registry import SCOPE as PACKAGE
 from ..registry import class_of, scope_of
 from .read import load_checkpoint_file, load_state_strictly
@@ -68,6 +69,9 @@ def student_config(config: Config) -> Config:
         student.model = detector
         student.pop('distiller', None)
         student.update(load_from=None, resume=False)
+    student.pop('unlabelled', None)
+    if student.get('train_dataloader'):
+        student.train_dataloader.dataset = without_unlabelled(student.train_dataloader.dataset)
     hooks = [hook for hook in student.get('custom_hooks') or [] if not _is_foreign(hook)]
     _set_or_drop(student, 'custom_hooks', hooks)
     for name, hook in list((student.get('default_hooks') or {}).items()):

@@ -19,6 +19,8 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+#: positions 0, 1, 2 ... of a language model: older releases of transformers stored them
+COMPUTED_BUFFER = '.embeddings.position_ids'
 SHOWN = 8  # keys that an error lists before it counts the rest
 REFUSED = re.compile(r'GLOBAL (\S+)')  # how PyTorch, and we, name a type that is not allowed
 
@@ -244,8 +246,14 @@ def load_state_strictly(
     Raises:
         CheckpointError: as `refuse_unfit_state`.
     """
-    refuse_unfit_state(model, state_dict, source, what)
-    model.load_state_dict(state_dict, strict=True)
+    own = model.state_dict()
+    kept = {
+        key: value
+        for key, value in state_dict.items()
+        if key in own or not key.endswith(COMPUTED_BUFFER)
+    }
+    refuse_unfit_state(model, kept, source, what)
+    model.load_state_dict(kept, strict=True)
 
 
 def load_strictly(model: nn.Module, checkpoint_path: str, what: str = 'teacher') -> Dict[str, Any]:

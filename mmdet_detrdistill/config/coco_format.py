@@ -4,7 +4,7 @@ import json
 import math
 import os.path as osp
 from collections import Counter
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
@@ -17,7 +17,7 @@ LOADERS = dict(train_dataloader='train', val_dataloader='val', test_dataloader='
 
 
 class Labels(NamedTuple):
-    """What an annotation file holds.
+    """The labels of an annotation file.
 
     Attributes:
         names: categories in the file's order, which is the order of the labels.
@@ -49,7 +49,7 @@ class Labels(NamedTuple):
 
 
 def read_annotations(path: str, evaluated: bool = False) -> Labels:
-    """Read an annotation file once, as MMDetection and COCO's evaluation are going to.
+    """Read an annotation file once, as MMDetection and COCO's evaluation will.
 
     Args:
         evaluated: the file is a validation set, of which COCO's evaluation reads more.
@@ -136,7 +136,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _reason_to_leave_out(annotation: Any, image: Any, categories: Set[Any]) -> str:
-    """Why MMDetection trains on no such object, '' where it does."""
+    """Say why MMDetection leaves this object out, or return ''."""
     if image is None:
         return 'of an image that is not in the file'
     if annotation['category_id'] not in categories:
@@ -154,7 +154,7 @@ def _reason_to_leave_out(annotation: Any, image: Any, categories: Set[Any]) -> s
 def class_names(
     train: Sequence[str], val: Sequence[str], given: Any, where: str
 ) -> Tuple[str, ...]:
-    """The classes to learn, in label order.
+    """Return the classes to learn, in label order.
 
     Args:
         train: categories of the training file, in its order.
@@ -190,37 +190,59 @@ def class_names(
 
 
 def set_num_classes(model: ConfigDict, num_classes: int) -> None:
-    """Set it in a detector config, or in student and teacher of a distillation config.
+    """Set it in the heads of a detector config, or in student and teacher of a distillation config.
 
     With a `class_map` the teacher keeps its own classes; so does one that reads text.
 
     Raises:
-        ValueError: a detector without `bbox_head`.
+        ValueError: a detector none of whose heads has `num_classes`.
     """
+    from .read import detector_config  # which reads configs of data in this format
+
     if 'architecture' in model:
         set_num_classes(model.architecture, num_classes)
         if model.get('class_map') is not None:
             return
         if isinstance(model.teacher, str):
             model.teacher = ConfigDict(cfg_path=model.teacher)
-        from .read import detector_config  # which reads configs of data in this format
-
-        if 'language_model' not in detector_config(model.teacher):
+        try:
+            reads_text = 'language_model' in detector_config(model.teacher)
+        except FileNotFoundError:  # evaluation needs no teacher, building one says what is missing
+            return
+        if not reads_text:
             set_num_classes(model.teacher, num_classes)
-    elif 'cfg_path' in model:
-        options = dict(model.get('options') or {})
-        options['bbox_head.num_classes'] = num_classes
-        model.options = ConfigDict(options)
-    elif 'bbox_head' in model:
-        model.bbox_head.num_classes = num_classes
-    else:
+        return
+    named = 'cfg_path' in model
+    config = detector_config(model) if named else model
+    heads = {name: part for name, part in config.items() if name.endswith('head')}
+    places = list(class_counts(heads))
+    if not places:
         raise ValueError(
             f'coco_format: {model.get("type")} has no bbox_head to set the number of classes in'
         )
+    if named:
+        options = dict(model.get('options') or {})
+        model.options = ConfigDict({**options, **dict.fromkeys(places, num_classes)})
+        return
+    for place in places:
+        *keys, last = place.split('.')
+        part = model
+        for key in keys:
+            part = part[int(key) if isinstance(part, list) else key]
+        part[last] = num_classes
+
+
+def class_counts(config: Any, place: str = '') -> Iterator[str]:
+    """Dotted places of `num_classes` in nested dicts and lists."""
+    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+        if key == 'num_classes':
+            yield f'{place}{key}'
+        elif isinstance(value, (dict, list)):
+            yield from class_counts(value, f'{place}{key}.')
 
 
 def leaf_datasets(dataset: Any) -> Iterable[ConfigDict]:
-    """The configs of the data sets that wrappers (repeated, joined, mixed ...) are made of."""
+    """Return the configs of the data sets inside wrappers (repeated, joined, mixed ...)."""
     if isinstance(dataset, (list, tuple)):
         for item in dataset:
             yield from leaf_datasets(item)
@@ -231,7 +253,7 @@ def leaf_datasets(dataset: Any) -> Iterable[ConfigDict]:
 
 
 def _only_dataset(loader: Any) -> ConfigDict:
-    """The data set under a loader's wrappers; the first of several takes the place of all."""
+    """Return the data set inside a loader's wrappers; the first of several replaces all."""
     holder = loader
     while True:
         dataset = holder.dataset
@@ -244,7 +266,7 @@ def _only_dataset(loader: Any) -> ConfigDict:
 
 
 def is_coco(dataset: Any) -> bool:
-    """Whether a data set reads its annotation file as MMDetection's `CocoDataset` does."""
+    """Tell whether a data set reads its annotation file as MMDetection's `CocoDataset` does."""
     found = class_of('DATASETS', dataset)
     readers = ('load_data_list', 'parse_data_info')
     return (

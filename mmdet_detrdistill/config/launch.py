@@ -1,4 +1,4 @@
-"""How a run is started: command-line options, mixed precision, processes that work together."""
+"""How a run is started: command-line options, mixed precision, several processes."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ SLURM_VARIABLES = ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST', 'SLURM_LOCA
 
 
 def add_config_options(parser: ArgumentParser) -> None:
-    """A config and its overrides; what else `read_config` reads gets its default."""
+    """Add a config and its overrides; other arguments that `read_config` reads get defaults."""
     parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -28,7 +28,7 @@ def add_config_options(parser: ArgumentParser) -> None:
 
 
 def add_common_options(parser: ArgumentParser) -> None:
-    """The options that `mim train` and `mim test` pass to either tool."""
+    """Add the options that `mim train` and `mim test` pass to either tool."""
     add_config_options(parser)
     parser.add_argument(
         '--work-dir', help="folder for logs and results (default: the config's, or work_dirs/NAME)"
@@ -74,7 +74,7 @@ def scale_learning_rate(config: Config) -> None:
 
 
 def join_processes(config: Config) -> None:
-    """Let the processes of `torchrun`, `torch.distributed.launch` or `srun` work together on a CPU.
+    """Connect the processes of `torchrun`, `torch.distributed.launch` or `srun` on a CPU.
 
     MMEngine's launchers take a GPU per process; where they would find none, the group is made here,
     with gloo, and MMEngine uses it. Elsewhere nothing is done.

@@ -13,6 +13,7 @@ from mmengine.hub import get_config
 
 from ..registry import type_name
 from .coco_format import resolve_coco_format
+from .unlabelled import resolve_unlabelled
 
 #: names in `default_hooks` that MMEngine takes None for
 MMENGINE_HOOKS = (
@@ -83,7 +84,7 @@ def with_type_names(config: Config) -> Config:
 def open_config(
     path: str, options: Optional[Dict[str, Any]] = None, needs_data: bool = True
 ) -> Config:
-    """Read the config of a training: with overrides, COCO-format data and a work folder filled in.
+    """Read the config of a training: with overrides, data and a work folder filled in.
 
     Args:
         options: overrides by dotted name.
@@ -96,6 +97,7 @@ def open_config(
     try:
         config.merge_from_dict(options or {})
         resolve_coco_format(config)
+        resolve_unlabelled(config)
     except FileNotFoundError as error:
         if needs_data:
             raise FileNotFoundError(f'config {path}: {error}') from error

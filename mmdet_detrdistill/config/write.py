@@ -1,4 +1,4 @@
-"""The text of a distillation config: a student's own config, a wrapper, what is overridden."""
+"""The text of a distillation config: the student's config, a wrapper, overrides."""
 
 import os
 import os.path as osp
@@ -35,7 +35,7 @@ def compose(
     options: Dict[str, Any],
     out: str,
 ) -> str:
-    """The text of the config; see `api.write_config`."""
+    """Compose the text of the config; see `api.write_config`."""
     sides: Dict[str, Dict[str, Any]] = {'student': {}, 'teacher': {}}
     model: Dict[str, Any] = {}
     settings: Dict[str, Any] = {}
@@ -142,7 +142,7 @@ def leaves(tree: Dict[str, Any], keys: Tuple[str, ...] = ()) -> Iterable[Tuple[L
 
 
 def merged(changed: Config, options: Dict[str, Any]) -> Iterable[Tuple[List[str], Any]]:
-    """Entries to write for dotted options; one that reaches into a list needs the whole list."""
+    """Return entries to write for dotted options; one inside a list needs the whole list."""
     for name in options:
         keys = name.split('.')
         whole = next((i for i, key in enumerate(keys) if key.isdigit()), len(keys))
@@ -153,7 +153,7 @@ def merged(changed: Config, options: Dict[str, Any]) -> Iterable[Tuple[List[str]
 
 
 def as_code(value: Any, indent: int = 0) -> str:
-    """Python for nested dicts and lists, broken into lines where one would be too long."""
+    """Write nested dicts and lists as Python, in several lines if one would be too long."""
     if isinstance(value, dict):
         plain = all(str(key).isidentifier() for key in value)
         opened, closed = ('dict(', ')') if plain else ('{', '}')

@@ -1,6 +1,7 @@
 """Adapters: the one place, with `losses.injection`, that knows detector families."""
 
 from .base import DetectorAdapter, ground_truth
+from .codetr import CoDETRAdapter
 from .ddq import DDQAdapter
 from .grounding_dino import GroundingDINOAdapter
 from .non_finite import name_non_finite_image
@@ -9,6 +10,7 @@ from .registry import build_adapter, build_detector, register_adapter
 from .rtdetr import RTDETRAdapter
 
 __all__ = [
+    'CoDETRAdapter',
     'DDQAdapter',
     'DecoderOutputs',
     'DetectorAdapter',

@@ -1,4 +1,4 @@
-"""Walk a DETR-like detector stage by stage; nothing is patched and no hook is set."""
+"""Run a DETR-like detector stage by stage; nothing is patched and no hook is set."""
 
 import inspect
 from functools import cached_property, partial
@@ -32,7 +32,7 @@ QUERY_KINDS = {
 
 
 class DetectorAdapter:
-    """Walks any detector that follows MMDetection's `DetectionTransformer`.
+    """Run the forward pass of a detector that follows MMDetection's `DetectionTransformer`.
 
     `encode`, `decode` and `task_loss` in a row equal `detector.loss` bit for bit. DETR,
     Conditional, DAB, Deformable (all three forms) and DINO need nothing else; a family that departs
@@ -79,12 +79,12 @@ class DetectorAdapter:
 
     @property
     def activation(self) -> str:
-        """'sigmoid' or 'softmax', how the head's class logits are to be read."""
+        """The activation of the head's class logits, 'sigmoid' or 'softmax'."""
         return 'sigmoid' if self.head.loss_cls.use_sigmoid else 'softmax'
 
     @property
     def query_kind(self) -> str:
-        """What the decoder's queries mean; queries of one kind can change detectors.
+        """The kind of the decoder's queries; queries of one kind can be used by another detector.
 
         'position' (DETR), 'conditional', 'anchor' (DAB), 'point' (one-stage Deformable),
         'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ), 'memory' (RT-DETR); for
@@ -105,12 +105,12 @@ class DetectorAdapter:
 
     @property
     def num_layers(self) -> Tuple[int, int]:
-        """Layers of the encoder and of the decoder."""
+        """The numbers of encoder and decoder layers."""
         return int(self.detector.encoder.num_layers), int(self.detector.decoder.num_layers)
 
     @property
     def embed_dims(self) -> int:
-        """D, the width of features, memory and queries."""
+        """The width D of features, memory and queries."""
         return int(self.detector.embed_dims)
 
     def set_phrases(self, phrases: Sequence[str]) -> None:
@@ -125,12 +125,12 @@ class DetectorAdapter:
         raise ValueError(f'{self.side} {type(self.detector).__name__} takes no class names')
 
     def forward_pass(self, images: Tensor, samples: List[Any]) -> ForwardPass:
-        """All stages up to the head's outputs for images (B, 3, H, W)."""
+        """Run all stages up to the head's outputs for images (B, 3, H, W)."""
         state = self.encode(images, samples)
         return ForwardPass(state, self.decode(state))
 
     def encode(self, images: Tensor, samples: List[Any]) -> EncoderState:
-        """Backbone, neck, encoder and the making of queries.
+        """Run backbone, neck and encoder, and make the queries.
 
         Args:
             images: (B, 3, H, W) preprocessed and padded.
@@ -138,6 +138,7 @@ class DetectorAdapter:
         """
         detector = self.detector
         features, encoder_inputs, decoder_inputs = self.pre_transformer(images, samples)
+        self.check_room(features, images.shape[-2:])
         encoder_inputs.update(self.more_encoder_inputs(images))
         encoder_outputs = detector.forward_encoder(**encoder_inputs)
         extra = {}
@@ -168,18 +169,13 @@ class DetectorAdapter:
 
     @cached_property
     def strides(self) -> Tuple[int, ...]:
-        """Stride in pixels of each feature level, measured once on a black image.
+        """Measure the stride in pixels of each feature level, once, on a black image.
 
         Raises:
             ValueError: the detector refuses such an image.
         """
-        shape = (PROBE_SIDE, PROBE_SIDE)
-        weight = next(self.detector.parameters())
-        images = weight.new_zeros(1, num_channels(self.detector), *shape)
-        sample = DetDataSample(metainfo=dict(img_shape=shape, batch_input_shape=shape))
         try:
-            with eval_mode(self.detector):
-                features, _, _ = self.pre_transformer(images, [sample])
+            features = self.probe((PROBE_SIDE, PROBE_SIDE))
         except Exception as error:  # anything a backbone may raise
             raise ValueError(
                 f'the strides of the {self.side} {type(self.detector).__name__} cannot be measured '
@@ -188,14 +184,41 @@ class DetectorAdapter:
             ) from error
         return tuple(round(PROBE_SIDE / feature.shape[-1]) for feature in features)
 
+    def probe(self, size: Tuple[int, int]) -> Tuple[Tensor, ...]:
+        """Make the feature maps of one black image of (H, W) pixels, in eval mode."""
+        weight = next(self.detector.parameters())
+        images = weight.new_zeros(1, num_channels(self.detector), *size)
+        sample = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size))
+        with eval_mode(self.detector):
+            features, _, _ = self.pre_transformer(images, [sample])
+        return features
+
+    def check_room(self, features: Sequence[Tensor], size: Sequence[int]) -> None:
+        """Refuse images in which a two-stage detector cannot pick its queries.
+
+        Args:
+            features: maps (B, D, H, W), whose positions the queries are picked among.
+            size: (H, W) of the images, for the message.
+
+        Raises:
+            ValueError: fewer positions than queries.
+        """
+        count = sum(feature.shape[-2] * feature.shape[-1] for feature in features)
+        if getattr(self.detector, 'as_two_stage', False) and count < self.num_queries:
+            raise ValueError(
+                f'images of {tuple(size)} pixels give {count} feature pixels, the {self.side} '
+                f'{type(self.detector).__name__} picks {self.num_queries} queries among them: use '
+                'larger images (check: --size for synthetic ones) or fewer queries'
+            )
+
     def more_encoder_inputs(self, images: Tensor) -> Dict[str, Any]:
-        """Keyword arguments of `forward_encoder` besides those that `pre_transformer` gives."""
+        """Return keyword arguments of `forward_encoder` besides those of `pre_transformer`."""
         return {}
 
     def decode(
         self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None
     ) -> DecoderOutputs:
-        """Decoder and head, with the detector's own queries or with others.
+        """Run decoder and head, on the detector's own queries or on given ones.
 
         Args:
             state: from `encode`.
@@ -215,7 +238,7 @@ class DetectorAdapter:
     def run_decoder(
         self, inputs: Dict[str, Any], state: EncoderState
     ) -> Tuple[Dict[str, Any], Tuple[Tensor, ...]]:
-        """What decoder and head make of `inputs`, the keyword arguments of `forward_decoder`.
+        """Run decoder and head on `inputs`, the keyword arguments of `forward_decoder`.
 
         Returns:
             The decoder's outputs, with `hidden_states` (L, B, N, D), and the head's: class logits
@@ -269,9 +292,19 @@ class DetectorAdapter:
         return self._explained(forward.outputs, samples, self.head.loss_by_feat, *arguments)
 
     def predict(self, images: Tensor, samples: List[Any]) -> List[Any]:
-        """The detector's own predictions, after its post-processing, put into the samples."""
+        """Predict with the detector's own post-processing, into the samples."""
         predicted: List[Any] = self.detector.predict(images, samples)
         return predicted
+
+    def check_num_predictions(self) -> None:
+        """Raise ValueError when `test_cfg` asks for more predictions than the queries make."""
+        wanted = (self.detector.test_cfg or {}).get('max_per_img', 0)
+        found = self.num_queries * (self.num_classes if self.activation == 'sigmoid' else 1)
+        if wanted > found:
+            raise ValueError(
+                f'{self.side}: test_cfg.max_per_img is {wanted}, but {self.num_queries} '
+                f'queries give {found} predictions: set it to {found} or less'
+            )
 
     def post_process(self, forward: ForwardPass, samples: List[Any]) -> List[InstanceData]:
         """Post-process the last stage's predictions as the detector's own `predict` does.
@@ -284,6 +317,7 @@ class DetectorAdapter:
             Per image `bboxes` (M, 4) xyxy in pixels of the resized image, `scores` (M,) and
             `labels` (M,).
         """
+        self.check_num_predictions()
         metas = [sample.metainfo for sample in samples]
         found: List[InstanceData] = self.head.predict_by_feat(
             *forward.outputs.head_outputs, batch_img_metas=metas, rescale=False
@@ -298,7 +332,7 @@ class DetectorAdapter:
         label_map: Optional[Tensor] = None,
         stages: Optional[Sequence[int]] = None,
     ) -> Tensor:
-        """The detector's own Hungarian assignment of its queries to the ground truth.
+        """Assign queries to the ground truth by the detector's own Hungarian assignment.
 
         Args:
             outputs: its predictions.
@@ -370,7 +404,7 @@ class DetectorAdapter:
         return (labels, iou) if isinstance(self.head.loss_cls, QualityFocalLoss) else labels
 
     def _explained(self, outputs: DecoderOutputs, samples: List[Any], call: Any, *args: Any) -> Any:
-        """Run `call`; a failed matching is reported with side, stage and image."""
+        """Run `call`; report a failed matching with detector, stage and image."""
         try:
             return call(*args)
         except ValueError as error:
@@ -381,7 +415,7 @@ class DetectorAdapter:
 
 
 def _takes(cls: type, method: str, argument: str) -> bool:
-    """Whether a method has an argument, be it by `**kwargs` that a parent's method names."""
+    """Tell whether a method has an argument, also by `**kwargs` that a parent's method names."""
     for owner in cls.__mro__:
         if method in vars(owner):
             parameters = inspect.signature(vars(owner)[method]).parameters

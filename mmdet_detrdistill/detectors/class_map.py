@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class ClassMap(NamedTuple):
-    """Both label sets, paired.
+    """The pairs of both label sets.
 
     Attributes:
         label_map: (K_s,) int64, the teacher's label of each student label, -1 = it has none.
@@ -20,13 +20,13 @@ class ClassMap(NamedTuple):
     teacher_classes: Tensor
 
     def student_labels(self, labels: Tensor) -> Tensor:
-        """The student's label of each of the teacher's labels (n,), -1 = it has none."""
+        """Return the student's label of each of the teacher's labels (n,), -1 = none."""
         same = labels.unsqueeze(-1) == self.label_map.to(labels.device)
         return same.long().argmax(-1).masked_fill(~same.any(-1), -1)
 
 
 def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int) -> ClassMap:
-    """From one teacher label, or -1, per student label.
+    """Make the pairs from one teacher label, or -1, per student label.
 
     Raises:
         ValueError: wrong length, a label out of range or used twice, or none mapped at all.
@@ -44,7 +44,7 @@ def make_class_map(label_map: Sequence[int], num_student: int, num_teacher: int)
 
 
 def give_student_labels(samples: Sequence[Any], class_map: ClassMap) -> None:
-    """Rename the teacher's predictions in place; those of classes that the student lacks go.
+    """Give predictions of the teacher the student's labels in place; drop classes it lacks.
 
     Args:
         samples: `DetDataSample`s with the teacher's `pred_instances`.
@@ -60,7 +60,7 @@ def give_student_labels(samples: Sequence[Any], class_map: ClassMap) -> None:
 
 
 def class_names(meta: Dict[str, Any]) -> Optional[List[str]]:
-    """`classes` of a dataset's metainfo or of a checkpoint's `dataset_meta`, None if unnamed."""
+    """Return `classes` of a dataset's metainfo or a checkpoint's `dataset_meta`, or None."""
     names = {key.lower(): value for key, value in meta.items()}.get('classes')
     if isinstance(names, str):
         raise ValueError(f'classes must be names in a tuple, got a text: write ({names!r},)')
@@ -70,7 +70,7 @@ def class_names(meta: Dict[str, Any]) -> Optional[List[str]]:
 def map_by_name(
     student_names: Sequence[str], teacher_names: Sequence[str], renamed: Dict[str, str]
 ) -> List[int]:
-    """The teacher's label of each student class of the same name, after `renamed`, else -1.
+    """Return the teacher's label of each student class by name, after `renamed`, else -1.
 
     Args:
         student_names: in label order; likewise `teacher_names`.
@@ -79,11 +79,11 @@ def map_by_name(
     Raises:
         ValueError: `renamed` names a class that is not there.
     """
-    for own, other in renamed.items():
-        if own not in student_names or other not in teacher_names:
+    for name, teacher_name in renamed.items():
+        if name not in student_names or teacher_name not in teacher_names:
             raise ValueError(
-                f'class_map {own!r}: {other!r}: student classes are {list(student_names)}, teacher '
-                f'classes {list(teacher_names)}'
+                f'class_map {name!r}: {teacher_name!r}: student classes are {list(student_names)}, '
+                f'teacher classes {list(teacher_names)}'
             )
     order = {name: label for label, name in enumerate(teacher_names)}
     return [order.get(renamed.get(name, name), -1) for name in student_names]
@@ -100,11 +100,11 @@ def check_class_names(data_names: Sequence[str], teacher_names: Sequence[str]) -
             f'the teacher knows {len(teacher_names)} classes, the dataset has {len(data_names)}: '
             "set class_map='auto' to pair them by name"
         )
-    for label, (own, other) in enumerate(zip(data_names, teacher_names)):
-        if own != other:
+    for label, (name, teacher_name) in enumerate(zip(data_names, teacher_names)):
+        if name != teacher_name:
             raise ValueError(
-                f'class {label} is {other!r} for the teacher and {own!r} in the dataset: use the '
-                "same names in the same order (metainfo.classes), or class_map='auto'"
+                f'class {label} is {teacher_name!r} for the teacher and {name!r} in the dataset: '
+                "use the same names in the same order (metainfo.classes), or class_map='auto'"
             )
 
 

@@ -1,6 +1,6 @@
-"""DDQ DETR keeps per-pass state in a dict shared by all its modules, and adds dense queries."""
+"""The adapter of DDQ DETR, whose modules share a dict of state and which adds dense queries."""
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,10 @@ from .registry import register_adapter
 
 @register_adapter('DDQDETR')
 class DDQAdapter(DetectorAdapter):
-    """Only the queries that DDQ's own selection keeps take part (`query_mask`)."""
+    """Leave out the queries that DDQ's own selection drops (`query_mask`)."""
+
+    def check_room(self, features: Sequence[Tensor], size: Sequence[int]) -> None:
+        """Take any image: DDQ fills up with empty queries."""
 
     def decode(
         self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None
@@ -26,7 +29,7 @@ class DDQAdapter(DetectorAdapter):
         return self._outputs(decoded, self.head(**decoded), kept, self._distinct_mask(decoded))
 
     def _decode_others(self, state: EncoderState, queries: Dict[str, Tensor]) -> DecoderOutputs:
-        """One dense query goes along, apart from the others: a training decoder splits it off."""
+        """Decode given queries with one dense query, which a training decoder splits off."""
         cache = self.detector.cache_dict
         before = dict(cache)
         count = queries['query'].shape[1]
@@ -46,7 +49,7 @@ class DDQAdapter(DetectorAdapter):
             cache.update(before)
 
     def _distinct_mask(self, decoded: Dict[str, Any]) -> Tensor:
-        """(L, B, N) bool, read as DDQ's head reads it for its loss; the first stage keeps all."""
+        """Return (L, B, N) bool as DDQ's head uses it in its loss; the first stage keeps all."""
         cache = self.detector.cache_dict
         states = decoded['hidden_states']
         masks = [mask[:: cache['num_heads'], 0] for mask in cache['distinct_query_mask']]

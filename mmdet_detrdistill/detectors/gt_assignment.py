@@ -25,7 +25,7 @@ ROW_BY_ROW = (FocalLossCost, ClassificationCost, BBoxL1Cost, IoUCost)
 
 
 def is_row_by_row(assigner: Any) -> bool:
-    """Whether this is MMDetection's own assigner, with costs that treat each query by itself."""
+    """Tell whether this is MMDetection's assigner, with costs that treat each query alone."""
     return type(assigner) is HungarianAssigner and all(
         type(cost) in ROW_BY_ROW and not getattr(cost, 'binary_input', False)
         for cost in assigner.match_costs
@@ -39,7 +39,7 @@ def assign_batch(
     label_map: Optional[Tensor],
     stages: Sequence[int],
 ) -> Tensor:
-    """What `assigner` gives stage by stage and image by image, with one transfer to the CPU.
+    """Assign as `assigner` does per stage and image, with one transfer to the CPU.
 
     Args: see `DetectorAdapter.assign`.
 
@@ -89,7 +89,7 @@ def assign_one_by_one(
     label_map: Optional[Tensor],
     stages: Sequence[int],
 ) -> Tensor:
-    """The same with any assigner, called per stage and image."""
+    """Assign with any assigner, called per stage and image."""
     shape = (len(stages), *outputs.logits.shape[1:3])
     assignment = outputs.logits.new_full(shape, -2, dtype=torch.long)
     for image, sample in enumerate(samples):
@@ -119,7 +119,7 @@ def assign_one_by_one(
 def _cost(
     cost: Any, predicted: InstanceData, objects: InstanceData, size: Tuple[int, int]
 ) -> Tensor:
-    """MMDetection's cost; box costs without the small tensors of it for which a GPU would halt."""
+    """Compute MMDetection's cost without its small tensors, which force a synchronisation."""
     own, target_boxes = predicted.bboxes, objects.bboxes
     if type(cost) is IoUCost and cost.iou_mode in ('iou', 'giou'):
         iou, giou = iou_and_giou(own.unsqueeze(1), target_boxes.unsqueeze(0))

@@ -44,7 +44,7 @@ def check_num_classes(count: int, num_classes: int) -> None:
 
 
 def _parts(dataset: Any) -> Iterator[Any]:
-    """The data sets that wrappers (concatenation, repetition, class balance) are made of."""
+    """Return the data sets inside wrappers (concatenation, repetition, class balance)."""
     wrapped = list(getattr(dataset, 'datasets', None) or [])
     if hasattr(dataset, 'dataset'):
         wrapped.append(dataset.dataset)
@@ -72,7 +72,7 @@ def _compare(dataset: Any, numbers: Dict[Any, int], names: List[str]) -> None:
 
 
 def _categories(text: str) -> List[Dict[str, Any]]:
-    """`categories` of a COCO file, without parsing its annotations where it can be avoided."""
+    """Read `categories` of a COCO file, without parsing its annotations if that can be avoided."""
     key = '"categories"'
     start = text.find('[', text.rfind(key) + len(key))
     try:

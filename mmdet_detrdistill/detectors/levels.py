@@ -29,7 +29,7 @@ class SharedLevel(NamedTuple):
 
 
 def num_channels(detector: nn.Module) -> int:
-    """Channels of the images of a detector: those of its first convolution, 3 without one."""
+    """Return the image channels of a detector, those of its first convolution, or 3."""
     layers = detector.backbone.modules()
     return next((layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)), 3)
 
@@ -89,17 +89,17 @@ def shared_levels(
         ValueError: sizes of one stride differ by more than rounding.
     """
     levels = []
-    for own, other in pairs:
-        sizes = student_sizes[own], teacher_sizes[other]
+    for student, teacher in pairs:
+        sizes = student_sizes[student], teacher_sizes[teacher]
         (height, width), (teacher_height, teacher_width) = sizes
         if max(abs(height - teacher_height), abs(width - teacher_width)) > 1:
             raise ValueError(
-                f"the student's feature level {own} has a map of {sizes[0]}, the teacher's level "
-                f'{other} of equal stride one of {sizes[1]} (H, W): one of them does not grow '
-                'with the image. Set loss_feature_kd=None.'
+                f"the student's feature level {student} has a map of {sizes[0]}, the teacher's "
+                f'level {teacher} of equal stride one of {sizes[1]} (H, W): one of them does not '
+                'grow with the image. Set loss_feature_kd=None.'
             )
         size = min(height, teacher_height), min(width, teacher_width)
-        levels.append(SharedLevel(own, other, size))
+        levels.append(SharedLevel(student, teacher, size))
     return levels
 
 

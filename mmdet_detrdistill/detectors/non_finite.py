@@ -1,4 +1,4 @@
-"""NaN and Inf, by side, place and image."""
+"""NaN and Inf, named by detector, tensor and image."""
 
 from typing import Any, List, Optional, Sequence, Tuple
 
@@ -13,7 +13,7 @@ Part = Tuple[str, str, Sequence[Tensor]]  # plural name, name of an index, tenso
 def name_non_finite_image(
     side: str, outputs: DecoderOutputs, samples: List[Any], state: Optional[EncoderState] = None
 ) -> Optional[str]:
-    """What of a pass is NaN or Inf, where first and for which image; None when nothing is.
+    """Name what is NaN or Inf in a forward pass, where first and in which image; None if nothing.
 
     Args:
         side: 'student' or 'teacher'.

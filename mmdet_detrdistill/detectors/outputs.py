@@ -1,4 +1,4 @@
-"""What an adapter keeps of one pass: B images, L stages, N queries, D width, P = sum of H * W."""
+"""What an adapter keeps of a forward pass: B images, L stages, N queries, P = sum H * W."""
 
 from dataclasses import dataclass
 from typing import Any, Dict, NamedTuple, Optional, Tuple
@@ -26,18 +26,18 @@ class EncoderState:
 
     @property
     def sizes(self) -> Tuple[Tuple[int, int], ...]:
-        """(H, W) of each level."""
+        """The (H, W) of each level."""
         return tuple((feat.shape[-2], feat.shape[-1]) for feat in self.features)
 
     def memory_maps(self) -> Tuple[Tensor, ...]:
-        """`memory` as maps, per level (B, D, H, W)."""
+        """Return `memory` as maps, per level (B, D, H, W)."""
         parts = self.memory.split([h * w for h, w in self.sizes], dim=1)
         return tuple(
             part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, self.sizes)
         )
 
     def valid_masks(self) -> Optional[Tuple[Tensor, ...]]:
-        """Per level (B, H, W) bool, True = pixel of the image; None without padding."""
+        """Return per level (B, H, W) bool, True = pixel of the image; None without padding."""
         if self.padding_mask is None:
             return None
         parts = (~self.padding_mask).split([h * w for h, w in self.sizes], dim=1)
@@ -66,7 +66,7 @@ class DecoderOutputs:
 
 
 class ForwardPass(NamedTuple):
-    """One detector's whole pass over a batch."""
+    """One detector's forward pass over a batch."""
 
     state: EncoderState
     outputs: DecoderOutputs

@@ -1,4 +1,4 @@
-"""One batch as seen by both detectors: what every distillation loss receives."""
+"""Both forward passes over a batch: what every distillation loss receives."""
 
 from functools import cached_property
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -16,7 +16,7 @@ Injection = Callable[['DistillPair'], Dict[str, Tensor]]
 
 
 class DistillPair:
-    """Both walks over a batch, and what is derived from them once and only when asked for.
+    """Both forward passes over a batch, and what is derived from them once, on demand.
 
     Args:
         student: adapter of the student.
@@ -55,7 +55,7 @@ class DistillPair:
 
     @cached_property
     def levels(self) -> List[SharedLevel]:
-        """The feature levels that both sides have, paired by stride."""
+        """The feature levels that both detectors have, paired by stride."""
         pairs = pair_strides(self.student.strides, self.teacher.strides)
         states = self.student_forward.state, self.teacher_forward.state
         return shared_levels(pairs, *(state.sizes for state in states))
@@ -73,7 +73,7 @@ class DistillPair:
         return self.teacher_assignment >= 0
 
     def name_non_finite(self, student: bool = True) -> Optional[str]:
-        """What is NaN or Inf in the teacher's pass or the student's, with the image's path."""
+        """Name what is NaN or Inf in the teacher's pass or the student's, with the image's path."""
         passes = [(self.teacher.side, self.teacher_forward)]
         if student:
             passes.append((self.student.side, self.student_forward))
@@ -91,7 +91,7 @@ class DistillPair:
         return self.class_map.teacher_classes.to(self.student_forward.outputs.logits.device)
 
     def without_unmapped(self, logits: Tensor) -> Tensor:
-        """Let the classes that the teacher does not know say no, without a gradient.
+        """Set logits of classes that the teacher does not know to background, without a gradient.
 
         Args:
             logits: of the student, (..., C).
@@ -119,7 +119,7 @@ class DistillPair:
             (student, self.student.activation, student_classes),
             (teacher, self.teacher.activation, self.teacher_classes),
         )
-        own, other = (
+        of_student, of_teacher = (
             Predictions(
                 outputs.logits,
                 outputs.boxes,
@@ -130,10 +130,10 @@ class DistillPair:
             )
             for outputs, activation, classes in sides
         )
-        return own, other
+        return of_student, of_teacher
 
     def injected_pass(self, name: str) -> DecoderOutputs:
-        """The student's decoder on the queries of an injection rule; the encoder is not run again.
+        """Run the student's decoder on the queries of an injection rule, not the encoder.
 
         Args:
             name: of the rule; run once per batch.

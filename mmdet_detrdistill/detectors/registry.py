@@ -1,4 +1,4 @@
-"""From a config to a detector, and from a detector to its adapter."""
+"""Build a detector from a config, and the adapter of a detector."""
 
 from typing import Any, Callable, Dict, Optional, Sequence, Type, Union
 
@@ -29,7 +29,7 @@ PLAIN_HEADS = tuple(
 
 
 def register_adapter(detector: str) -> Callable[[Type[DetectorAdapter]], Type[DetectorAdapter]]:
-    """Class decorator: the adapter for detectors whose class, or nearest base, has this name."""
+    """Register an adapter for detectors whose class, or nearest base, has this name."""
 
     def register(adapter: Type[DetectorAdapter]) -> Type[DetectorAdapter]:
         _ADAPTERS[detector] = adapter
@@ -101,7 +101,7 @@ def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> nn.Module
 def _override(
     classes: Sequence[type], known: Sequence[type], methods: Sequence[str]
 ) -> Optional[str]:
-    """'Class.method' of the first of `methods` that a class outside of `known` defines, or None."""
+    """Return 'Class.method' of the first of `methods` that a class outside of `known` defines."""
     for method in methods:
         owner = next((cls for cls in classes if method in vars(cls)), None)
         if owner is not None and owner not in known:

@@ -1,4 +1,4 @@
-"""Who runs when: teacher, student, distillation losses."""
+"""The algorithm: teacher, student, task loss, distillation losses."""
 
 from copy import deepcopy
 from typing import Any, Dict, List, Optional, Sequence, Union
@@ -173,7 +173,7 @@ class DETRDistill(SingleTeacherDistill):
         )
 
     def _task_loss(self, student: ForwardPass, data_samples: List[Any]) -> Dict[str, Tensor]:
-        """The student's own loss, of the labelled images only where the config says so."""
+        """Compute the student's own loss, on labelled images only if the config says so."""
         adapter = self.student_adapter
         labelled = [i for i, sample in enumerate(data_samples) if not is_unlabelled(sample)]
         if self.pseudo_labels.task_loss or len(labelled) == len(data_samples):
@@ -186,7 +186,7 @@ class DETRDistill(SingleTeacherDistill):
     def _pair(
         self, student: ForwardPass, teacher: ForwardPass, data_samples: List[Any]
     ) -> DistillPair:
-        """Both forward passes of a batch, with the class map and injections that apply to them."""
+        """Run both forward passes over a batch, with the class map and injections."""
         num_stages = (forward.outputs.logits.shape[0] for forward in (student, teacher))
         return DistillPair(
             self.student_adapter,
@@ -210,7 +210,7 @@ class DETRDistill(SingleTeacherDistill):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __getattr__(self, name: str) -> Any:
-        """Give what hooks look for in a detector (`backbone`, `bbox_head` ...): the student's."""
+        """Give hooks the attributes of a detector (`backbone`, `bbox_head` ...), the student's."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -229,7 +229,7 @@ class DETRDistill(SingleTeacherDistill):
         return self.class_map
 
     def train(self, mode: bool = True) -> 'DETRDistill':
-        """Student and distiller change mode; the teacher stays in eval mode."""
+        """Set the mode of student and distiller; the teacher stays in eval mode."""
         super().train(mode)
         self.teacher.eval()
         return self
@@ -246,7 +246,7 @@ class DETRDistill(SingleTeacherDistill):
         return self
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> 'DETRDistill':
-        """Copies (EMA) share the frozen teacher."""
+        """Copy (for an EMA) all but the frozen teacher, which is shared."""
         copied = type(self).__new__(type(self))
         memo.update({id(self): copied, id(self.teacher): self.teacher})
         copied.__dict__.update(deepcopy(self.__dict__, memo))

@@ -1,4 +1,4 @@
-"""What is compared: the named distillation losses of a pair of detectors."""
+"""The distiller: the named distillation losses of a pair of detectors."""
 
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -58,17 +58,17 @@ class DETRDistiller(ConfigurableDistiller):
 
     @property
     def pair_losses(self) -> Dict[str, DistillLoss]:
-        """The losses that receive a `DistillPair`, by name, in the config's order."""
+        """Return the losses that receive a `DistillPair`, by name, in the config's order."""
         losses = self.distill_losses.items()
         return {name: loss for name, loss in losses if isinstance(loss, DistillLoss)}
 
     @property
     def active(self) -> bool:
-        """Whether any loss is left that needs the teacher."""
+        """Tell whether any loss needs the teacher."""
         return any(self.scale(name) for name in self.distill_losses)
 
     def scale(self, name: str) -> float:
-        """Factor of a loss, 1 unless a hook has set it; 0 skips the loss and what only it needs."""
+        """Return the factor of a loss, 1 unless a hook has set it; 0 skips the loss."""
         return self._scales.get(name, 1.0)
 
     def set_scale(self, name: str, scale: float) -> None:
@@ -114,7 +114,7 @@ class DETRDistiller(ConfigurableDistiller):
             yield
 
     def assigned_stages(self, num_student: int, num_teacher: int) -> Tuple[int, ...]:
-        """Teacher stages whose assignment some active loss reads, so that one call makes them all.
+        """Return the teacher stages whose assignment an active loss reads.
 
         Args:
             num_student: decoder stages of the student; likewise `num_teacher`.
@@ -170,7 +170,7 @@ class DETRDistiller(ConfigurableDistiller):
         return found
 
     def _disabled(self, name: str) -> Dict[str, Tensor]:
-        """Zero times the parameters of a disabled loss: in DDP none of them may go unused."""
+        """Return zero times the parameters of a disabled loss, since DDP needs all of them used."""
         loss = self.distill_losses[name]
         modules = [loss]
         if isinstance(loss, InjectedLoss):
@@ -184,7 +184,7 @@ class DETRDistiller(ConfigurableDistiller):
 
 
 def _checked_entry(name: str, config: Any, mapped: Sequence[str]) -> Dict[str, Any]:
-    """The config of a loss, its type as a class, after everything in it was compared.
+    """Check the config of a loss and return it with its type as a class.
 
     Raises:
         ValueError: names the entry, what is wrong and what is valid.

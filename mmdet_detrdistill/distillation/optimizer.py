@@ -68,7 +68,7 @@ def use_student_names(config: Config) -> None:
 
 
 def needs_student_names(config: Config) -> bool:
-    """Whether the optimizer constructor of a config would see `architecture.` before each name."""
+    """Tell whether the optimizer constructor of a config would see `architecture.` before names."""
     constructor = (config.get('optim_wrapper') or {}).get('constructor')
     return constructor is not None and class_of('OPTIM_WRAPPER_CONSTRUCTORS', constructor) not in (
         DefaultOptimWrapperConstructor,

@@ -49,7 +49,7 @@ class Renormalise:
 
 
 def settings(preprocessor: nn.Module) -> Dict[str, Any]:
-    """What a preprocessor does to the pixels: mean and std, channel order, padding value.
+    """Return what a preprocessor does to pixels: mean and std, channel order, padding value.
 
     Without normalisation mean is 0 and std 1.
     """
@@ -63,7 +63,7 @@ def settings(preprocessor: nn.Module) -> Dict[str, Any]:
 
 
 def renormalisation(student: nn.Module, teacher: nn.Module) -> Optional[Renormalise]:
-    """How the student's batch becomes the teacher's; None when both make the same pixels.
+    """Return the conversion of the student's batch to the teacher's; None if both are equal.
 
     Args:
         student: the data preprocessor that makes the batch.

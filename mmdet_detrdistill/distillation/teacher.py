@@ -18,7 +18,7 @@ from .preprocessing import Renormalise
 def build_teacher(
     teacher: Union[str, Dict[str, Any], BaseModel], checkpoint: Optional[str]
 ) -> Tuple[BaseModel, Dict[str, Any]]:
-    """The teacher with its weights, and the checkpoint's `meta` ({} for a built teacher).
+    """Build the teacher with its weights; also return the checkpoint's `meta` ({} if built).
 
     Raises:
         ValueError: a config without a checkpoint, since a random teacher teaches nothing.
@@ -36,7 +36,7 @@ def build_teacher(
 
 
 class TeacherPass:
-    """The teacher's pass over a batch: no graph, and only what a loss may read is kept.
+    """The teacher's forward pass: no graph, and only what a loss reads is kept.
 
     `no_grad` and not `inference_mode`: the losses multiply teacher and student, and autograd
     refuses to save inference tensors for the student's backward pass.
@@ -83,7 +83,7 @@ class TeacherPass:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, samples: List[Any]) -> ForwardPass:
-        """Walk over images (B, 3, H, W), without what only the teacher's own loss would need."""
+        """Run the teacher on images (B, 3, H, W), without what only its own loss would need."""
         if self.renormalise is not None:
             images = self.renormalise(images, samples)
         with ExitStack() as stack:

@@ -86,7 +86,7 @@ class UnlabelledImages(BaseDetDataset):
 
 
 def is_unlabelled(sample: Any) -> bool:
-    """Whether a `DetDataSample` comes from `UnlabelledImages`."""
+    """Tell whether a `DetDataSample` comes from `UnlabelledImages`."""
     return bool(sample.metainfo.get('unlabelled', False))
 
 

@@ -1,9 +1,11 @@
 """Boxes in [0, 1] of the image: `boxes` are cxcywh, `boxes_xyxy` are x1y1x2y2."""
 
-from typing import Tuple
+from typing import Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -62,3 +64,33 @@ def iou_and_giou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor
     )
     iou = inter / union.clamp(min=eps)
     return iou, iou - (hull - union) / hull.clamp(min=eps)
+
+
+def pad_objects(gt_boxes: Sequence[Tensor], dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
+    """Stack the objects of a batch, without a host-device synchronisation.
+
+    Args:
+        gt_boxes: per image (M_b, 4), cxcywh.
+        dtype: of the result.
+
+    Returns:
+        (B, M, 4) x1y1x2y2 with M = max M_b + 1, and (B, M) bool, True = an object.
+    """
+    boxes = pad_sequence([F.pad(boxes, (0, 0, 0, 1)) for boxes in gt_boxes], batch_first=True)
+    ones = [F.pad(torch.ones_like(boxes[:, 0]), (0, 1)) for boxes in gt_boxes]
+    return cxcywh_to_xyxy(boxes.to(dtype)), pad_sequence(ones, batch_first=True) > 0
+
+
+def best_giou(boxes: Tensor, gt_boxes: Sequence[Tensor]) -> Tensor:
+    """GIoU of each box with the object that it overlaps best.
+
+    Args:
+        boxes: (..., B, N, 4), cxcywh.
+        gt_boxes: per image (M_b, 4), cxcywh, same unit.
+
+    Returns:
+        (..., B, N) in [-1, 1]; -1 in an image without objects.
+    """
+    corners, exists = pad_objects(gt_boxes, boxes.dtype)
+    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes).unsqueeze(-2), corners.unsqueeze(1))
+    return giou.masked_fill(~exists.unsqueeze(1), -1).amax(-1)

@@ -5,28 +5,28 @@ the queries, so the sum over queries moves inside and leaves (B, C) or (B, C, C)
 """
 
 from dataclasses import dataclass
-from typing import List, Literal, Optional, Sequence, get_args
+from typing import List, Literal, Optional, Sequence, Tuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from .boxes import cxcywh_to_xyxy, iou_and_giou
+from .boxes import cxcywh_to_xyxy, iou_and_giou, pad_objects
 from .stages import Reduce, at_least_one
 
 Similarity = Literal['dot', 'cosine']
-Mask = Literal['per_query', 'summed']
+Mask = Literal['per_query', 'summed', 'ground_truth']
 Quality = Literal['matched_iou', 'max_iou']
 
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """Options of `query_quality`, `target_masks` and `feature_kd`; the defaults are the paper's.
+    """Options of `query_quality` and `target_masks`; the defaults are the paper's.
 
     Attributes:
         similarity: of a query and a pixel, 'dot' or 'cosine'.
-        mask: 'per_query' weights the error by every query's mask, 'summed' by the sum of the masks.
+        mask: 'per_query' weights the error by every query's mask, 'summed' by the sum of the masks,
+            'ground_truth' by the objects' boxes instead of the queries, see `object_masks`.
         quality: 'matched_iou' or 'max_iou', see `query_quality`.
         gamma: exponent of the score in Eq. 8, in [0, 1].
         topk: how many (query, class) scores 'max_iou' keeps.
@@ -81,15 +81,11 @@ def query_quality(
         ValueError: 'matched_iou' without an assignment.
     """
     corners = cxcywh_to_xyxy(teacher_boxes)
-    # one row more than any image has objects, so that there is one without objects too
-    objects = [F.pad(boxes.to(corners.dtype), (0, 0, 0, 1)) for boxes in gt_boxes]
-    gt_corners = cxcywh_to_xyxy(pad_sequence(objects, batch_first=True))  # (B, M, 4)
-    exists = [F.pad(torch.ones_like(boxes[:, 0]), (0, 1)) for boxes in gt_boxes]
-    exists_mask = pad_sequence(exists, batch_first=True) > 0  # (B, M)
+    gt_corners, exists = pad_objects(gt_boxes, corners.dtype)  # (B, M, 4), (B, M)
     if options.quality == 'max_iou':
         scores = _topk_scores(teacher_probs, options.topk)
         iou, _ = iou_and_giou(corners.unsqueeze(-2), gt_corners.unsqueeze(1))
-        quality = scores * iou.masked_fill(~exists_mask.unsqueeze(1), 0).amax(-1)
+        quality = scores * iou.masked_fill(~exists.unsqueeze(1), 0).amax(-1)
     else:
         if assignment is None:
             raise ValueError("quality 'matched_iou' needs the teacher's assignment")
@@ -99,25 +95,24 @@ def query_quality(
         iou, _ = iou_and_giou(corners, matched)
         quality = scores**options.gamma * iou ** (1 - options.gamma)  # Eq. 8
         quality = quality.masked_fill(assignment < 0, 0)
-    return torch.where(exists_mask.any(-1, keepdim=True), quality, scores)
+    return torch.where(exists.any(-1, keepdim=True), quality, scores)
 
 
 def feature_kd(
     student_feats: Sequence[Tensor],
     teacher_feats: Sequence[Tensor],
-    teacher_queries: Tensor,
-    quality: Tensor,
+    masks: Sequence[Tensor],
     valid_masks: Optional[Sequence[Tensor]] = None,
-    options: MaskOptions = MaskOptions(),
+    normalize: bool = False,
     reduce: Reduce = at_least_one,
 ) -> Tensor:
-    """Pull the student's features to the teacher's where the teacher's queries attend.
+    """Pull the student's features to the teacher's where the masks say that it matters.
 
-    Source: DETRDistill, Eq. 7 (mask psi_i = F_T . Q_i) and Eq. 9
-    sum_i q_i / (M d H W) * || psi_i * (F_T - phi(F_S)) ||^2, with M = N_t queries ('per_query').
+    Source: DETRDistill, Eq. 9, sum_i q_i / (M d H W) * || psi_i * (F_T - phi(F_S)) ||^2.
     Deviation: padded pixels are left out and H W counts valid pixels, levels are summed, images
-    averaged. The released code ('summed', 'cosine') sums the masks first, clamps them at 0.01,
-    divides by their maximum, and takes the mean squared error of the masked features.
+    averaged. With `normalize` the loss neither falls with the number of queries nor grows with the
+    scale of the features, and every image weighs alike: the mask of an image and level has mean 1,
+    and the error is relative to the mean square of the teacher's features there.
 
     Convention: phi is applied by the caller; both sides have the teacher's C channels. Masks and
     the teacher carry no gradient.
@@ -125,10 +120,9 @@ def feature_kd(
     Args:
         student_feats: per level (B, C, H, W).
         teacher_feats: per level (B, C, H, W), same sizes.
-        teacher_queries: (L, B, N, C) decoder outputs; stages are summed, the caller picks them.
-        quality: (L, B, N), see `query_quality`.
+        masks: per level (B, H, W) >= 0, see `target_masks` and `object_masks`.
         valid_masks: per level (B, H, W) bool, True = a pixel of the image. None: all.
-        options: `similarity` and `mask`.
+        normalize: see above.
         reduce: averages the 0-d number of images over processes, and keeps it from being 0.
 
     Returns:
@@ -137,15 +131,19 @@ def feature_kd(
     Raises:
         ValueError: shapes that differ, naming the level.
     """
-    _check_shapes(student_feats, teacher_feats, teacher_queries)
-    masks = target_masks(teacher_feats, teacher_queries, quality, valid_masks, options)
+    _check_shapes(student_feats, teacher_feats)
     total = student_feats[0].new_zeros(())
     for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
+        teacher = teacher.detach()
         valid = torch.ones_like(masks[level]) if valid_masks is None else valid_masks[level]
-        num_valid = valid.sum((1, 2), keepdim=True).clamp(min=1)
-        error = (teacher.detach() - student).square().mean(1)  # (B, H, W)
-        total = total + (masks[level] * valid / num_valid * error).sum()
-    return total / reduce(total.new_full((), teacher_queries.shape[1]))
+        valid = valid / valid.sum((1, 2), keepdim=True).clamp(min=1)
+        weights = masks[level].detach() * valid
+        if normalize:
+            size = (teacher.square().mean(1) * valid).sum((1, 2), keepdim=True).clamp(min=1e-6)
+            mean = weights.sum((1, 2), keepdim=True)
+            weights = weights / mean.masked_fill(mean == 0, 1) / size
+        total = total + (weights * (teacher - student).square().mean(1)).sum()
+    return total / reduce(total.new_full((), masks[0].shape[0]))
 
 
 @torch.no_grad()
@@ -162,11 +160,25 @@ def target_masks(
     A = sum_i q_i Q_i Q_i^T / M; the released code's m^2, m = sum_i q_i psi_i clamped at 0.01 and
     divided by its maximum ('summed'). Stages are summed.
 
-    Args: those of `feature_kd`.
+    Args:
+        teacher_feats: per level (B, C, H, W).
+        teacher_queries: (L, B, N, C) decoder outputs; stages are summed, the caller picks them.
+        quality: (L, B, N), see `query_quality`.
+        valid_masks: per level (B, H, W) bool, True = a pixel of the image. None: all.
+        options: `similarity` and `mask`.
 
     Returns:
         Per level (B, H, W) >= 0, without gradient.
+
+    Raises:
+        ValueError: queries of another width than the features, naming the level.
     """
+    for level, teacher in enumerate(teacher_feats):
+        if teacher.shape[1] != teacher_queries.shape[-1]:
+            raise ValueError(
+                f'feature level {level} has {teacher.shape[1]} channels, '
+                f'the teacher queries {teacher_queries.shape[-1]}'
+            )
     if options.similarity == 'cosine':
         teacher_queries = F.normalize(teacher_queries, dim=-1)
     weighted = quality.unsqueeze(-1) * teacher_queries
@@ -192,6 +204,32 @@ def target_masks(
     return masks
 
 
+@torch.no_grad()
+def object_masks(gt_boxes: Sequence[Tensor], sizes: Sequence[Tuple[int, int]]) -> List[Tensor]:
+    """Mark the pixels that an object covers, wholly or in part.
+
+    Source: none in DETRDistill; the idea of CLoCKDistill (2025), which distils the encoder's memory
+    where objects are.
+
+    Args:
+        gt_boxes: per image (M_b, 4), cxcywh in [0, 1] of the padded image.
+        sizes: (H, W) of each level.
+
+    Returns:
+        Per level (B, H, W), 1 where an object is and 0 elsewhere.
+    """
+    corners, exists = pad_objects(gt_boxes, gt_boxes[0].dtype)
+    x1, y1, x2, y2 = corners.unsqueeze(-1).unbind(2)  # (B, M, 1)
+    masks = []
+    for height, width in sizes:
+        columns, rows = (torch.arange(n, device=corners.device) for n in (width, height))
+        in_column = (x1 * width < columns + 1) & (x2 * width > columns) & exists.unsqueeze(-1)
+        in_row = (y1 * height < rows + 1) & (y2 * height > rows)
+        counts = in_row.to(corners.dtype).transpose(1, 2) @ in_column.to(corners.dtype)
+        masks.append(counts.clamp(max=1))
+    return masks
+
+
 def _topk_scores(probs: Tensor, topk: int) -> Tensor:
     """(L, B, N, K) -> (L, B, N): sum of a query's scores among the image's best `topk`."""
     flat = probs.flatten(2)
@@ -200,9 +238,7 @@ def _topk_scores(probs: Tensor, topk: int) -> Tensor:
     return kept.view_as(probs).sum(-1)
 
 
-def _check_shapes(
-    student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], queries: Tensor
-) -> None:
+def _check_shapes(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -> None:
     if len(student_feats) != len(teacher_feats) or not student_feats:
         raise ValueError(
             f'got {len(student_feats)} student and {len(teacher_feats)} teacher feature levels'
@@ -212,9 +248,4 @@ def _check_shapes(
             raise ValueError(
                 f'feature level {level}: student {tuple(student.shape)}, '
                 f'teacher {tuple(teacher.shape)}; bring the student to the teacher first (phi)'
-            )
-        if teacher.shape[1] != queries.shape[-1]:
-            raise ValueError(
-                f'feature level {level} has {teacher.shape[1]} channels, '
-                f'the teacher queries {queries.shape[-1]}'
             )

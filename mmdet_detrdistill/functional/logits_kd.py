@@ -1,13 +1,13 @@
 """Hungarian-matching logits distillation."""
 
 from dataclasses import dataclass
-from typing import Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import clamp_to_image, cxcywh_to_xyxy, iou_and_giou
+from .boxes import best_giou, clamp_to_image, cxcywh_to_xyxy, iou_and_giou
 from .classes import class_divergence, pick_classes, soft_targets, target_entropy
 from .matching import match_sets, matching_cost, name_non_finite
 from .stages import (
@@ -19,6 +19,9 @@ from .stages import (
     pick_stages,
     stage_pairs,
 )
+
+Matching = Literal['separate', 'joint']
+Negatives = Literal['all', 'hard', 'none']
 
 
 class Predictions(NamedTuple):
@@ -67,17 +70,29 @@ class LogitsKDOptions(PairOptions):
 
     Attributes:
         matching: 'separate' assigns positives and negatives apart, 'joint' all at once.
+        negatives: which teacher queries without an object are matched and distilled: 'all', 'hard'
+            (those near an object), or 'none'. Not in the paper; the idea of QSKD (2024).
+        hard_giou: a negative is hard when its GIoU with some object is larger.
         contrast_weight: weight of `contrast` on the matched queries' embeddings (the released
             code's extra term, 0.2 there); 0 leaves it out.
     """
 
-    matching: Literal['separate', 'joint'] = 'separate'
+    matching: Matching = 'separate'
+    negatives: Negatives = 'all'
+    hard_giou: float = 0.0
     contrast_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, kind in (('matching', Matching), ('negatives', Negatives)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f'{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}'
+                )
 
     @property
     def needs_positives(self) -> bool:
         """Whether positives and negatives are told apart."""
-        return self.matching == 'separate' or not self.negative_cls
+        return self.matching == 'separate' or not self.negative_cls or self.negatives != 'all'
 
 
 class PairedStages(NamedTuple):
@@ -125,6 +140,7 @@ def logits_kd(
     teacher_positive_mask: Optional[Tensor],
     options: LogitsKDOptions = LogitsKDOptions(),
     reduce: Reduce = at_least_one,
+    gt_boxes: Optional[Sequence[Tensor]] = None,
 ) -> Dict[str, Tensor]:
     """Supervise the student with the teacher's predictions as soft pseudo ground truth.
 
@@ -144,6 +160,7 @@ def logits_kd(
             assignment gave an object. May be None unless `options.needs_positives`.
         options: see `LogitsKDOptions`.
         reduce: averages a tensor of counts over processes, and keeps each from being 0.
+        gt_boxes: per image (M_b, 4), cxcywh in [0, 1]; only `negatives='hard'` reads them.
 
     Returns:
         0-d tensors `cls`, `bbox`, `giou` and, when separate, `neg_bbox`, `neg_giou` (`neg_cls`);
@@ -151,11 +168,11 @@ def logits_kd(
         for. `entropy` is the detached floor that was taken off the class terms.
 
     Raises:
-        ValueError: unknown option; no positives or embeddings where the options need them; NaN or
-            Inf, naming side, image and stage.
+        ValueError: unknown option; no positives, objects or embeddings where the options need them;
+            NaN or Inf, naming side, image and stage.
     """
     stages = pair_stages(student, teacher, options)
-    sets = query_sets(stages, teacher_positive_mask, options)
+    sets = query_sets(stages, teacher_positive_mask, options, gt_boxes)
     cost = matching_cost(
         stages.logits,
         stages.boxes,
@@ -215,20 +232,34 @@ def pair_stages(student: Predictions, teacher: Predictions, options: PairOptions
 
 
 def query_sets(
-    stages: PairedStages, teacher_positive_mask: Optional[Tensor], options: LogitsKDOptions
+    stages: PairedStages,
+    teacher_positive_mask: Optional[Tensor],
+    options: LogitsKDOptions,
+    gt_boxes: Optional[Sequence[Tensor]] = None,
 ) -> List[QuerySet]:
     """Choose the teacher queries that are matched together (DETRDistill, Eq. 3 and 4)."""
-    if options.matching not in ('separate', 'joint'):
-        raise ValueError(f"matching must be 'separate' or 'joint', got {options.matching!r}")
+    for name, valid in (
+        ('matching', ('separate', 'joint')),
+        ('negatives', ('all', 'hard', 'none')),
+    ):
+        if getattr(options, name) not in valid:
+            raise ValueError(f'{name} must be one of {valid}, got {getattr(options, name)!r}')
     every = stages.teacher_mask
     if not options.needs_positives:
         return [QuerySet('', every, every)]
     if teacher_positive_mask is None:
-        raise ValueError(f'matching {options.matching!r} needs teacher_positive_mask')
+        raise ValueError(f'{options} needs teacher_positive_mask')
     has_object = pick_stages(teacher_positive_mask, stages.teacher)
     positive, negative = every & has_object, every & ~has_object
+    if options.negatives == 'none':
+        return [QuerySet('', positive, positive)]
+    if options.negatives == 'hard':
+        if gt_boxes is None:
+            raise ValueError("negatives='hard' needs gt_boxes")
+        negative = negative & (best_giou(stages.target_boxes, gt_boxes) > options.hard_giou)
     if options.matching == 'joint':
-        return [QuerySet('', every, positive)]
+        chosen = positive | negative
+        return [QuerySet('', chosen, chosen if options.negative_cls else positive)]
     return [
         QuerySet('', positive, positive),
         QuerySet('neg_', negative, negative if options.negative_cls else None),

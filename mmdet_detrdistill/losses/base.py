@@ -1,4 +1,4 @@
-"""What the distillation losses have in common."""
+"""The base of the distillation losses."""
 
 from dataclasses import fields, replace
 from inspect import Parameter, signature
@@ -68,7 +68,7 @@ class DistillLoss(nn.Module):
 
     @classmethod
     def option_names(cls) -> List[str]:
-        """What a config of this loss may hold beside its type."""
+        """Return the options that a config of this loss may have."""
         parameters = list(signature(cls).parameters.values())
         names = [p.name for p in parameters if p.kind is not Parameter.VAR_KEYWORD]
         if len(names) < len(parameters):
@@ -79,7 +79,7 @@ class DistillLoss(nn.Module):
         """Make what depends on both detectors; called once, before the optimizer is built."""
 
     def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
-        """Teacher stages whose assignment to the ground truth `forward` reads; all unless said."""
+        """Return the teacher stages whose assignment `forward` reads; default all."""
         return range(num_teacher)
 
     def extra_repr(self) -> str:
@@ -101,7 +101,7 @@ def _check_types(loss: str, kind: Any, options: Dict[str, Any]) -> None:
 
 
 def reduce_count(counts: Tensor) -> Tensor:
-    """Counts averaged over processes, whose total is taken to be at least 1.
+    """Average counts over processes; their total is at least 1.
 
     DDP averages gradients over processes: with these normalisers they equal those of one process
     with the whole batch.
@@ -110,15 +110,15 @@ def reduce_count(counts: Tensor) -> Tensor:
 
 
 def full_precision(like: Tensor) -> torch.autocast:
-    """Context without autocast: matching, box arithmetic and masks need float32."""
+    """Switch autocast off: matching, box arithmetic and masks need float32."""
     return torch.autocast(like.device.type, enabled=False)
 
 
 def as_float(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or float64 if it is that already."""
+    """Convert a tensor to float32, unless it is float64."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def weighted(weight: float, terms: Dict[str, Tensor]) -> Dict[str, Tensor]:
-    """Every term times the loss weight."""
+    """Multiply every term by the loss weight."""
     return {name: weight * value for name, value in terms.items()}

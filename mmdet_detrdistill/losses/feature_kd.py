@@ -1,7 +1,7 @@
 """Module of `functional.feature_kd`."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, Literal, Mapping, Optional, Sequence
+from typing import Any, ClassVar, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -9,8 +9,15 @@ from torch import Tensor, nn
 from ..detectors import DetectorAdapter
 from ..detectors.levels import describe_strides
 from ..detectors.pair import DistillPair
+from ..functional.boxes import scale_boxes
 from ..functional.classes import foreground_probs
-from ..functional.feature_kd import MaskOptions, feature_kd, query_quality
+from ..functional.feature_kd import (
+    MaskOptions,
+    feature_kd,
+    object_masks,
+    query_quality,
+    target_masks,
+)
 from ..registry import register
 from .base import DistillLoss, as_float, full_precision, reduce_count
 
@@ -23,11 +30,14 @@ class FeatureKDOptions(MaskOptions):
         stages: decoder stages whose queries make masks, 'last' or 'all'.
         source: distilled maps, 'encoder' output or 'neck' output.
         exclude_padding: leave padded pixels out.
+        normalize: give every image the same weight, whatever the number of queries and the scale of
+            the teacher's features, see `feature_kd`.
     """
 
     stages: Literal['last', 'all'] = 'last'
     source: Literal['encoder', 'neck'] = 'encoder'
     exclude_padding: bool = True
+    normalize: bool = False
 
 
 @register('MODELS')
@@ -74,55 +84,67 @@ class FeatureKDLoss(DistillLoss):
             self.phi = nn.Conv2d(student.embed_dims, teacher.embed_dims, kernel_size=1)
 
     def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
-        if self.options.quality != 'matched_iou':
+        if self.options.quality != 'matched_iou' or self.options.mask == 'ground_truth':
             return ()
         return [num_teacher - 1] if self.options.stages == 'last' else range(num_teacher)
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        student = pair.student_forward.state
-        encoded = self.options.source == 'encoder'
-        maps = student.memory_maps() if encoded else student.features
-        inputs = self.mask_inputs(pair)
-        with full_precision(inputs['teacher_queries']):
-            feats = [self.phi(as_float(level.cut(maps[level.student]))) for level in pair.levels]
-            value = feature_kd(feats, **inputs, reduce=reduce_count)
+        student, teacher = self.feature_maps(pair)
+        with full_precision(teacher[0]):
+            value = feature_kd(
+                [self.phi(feat) for feat in student],
+                teacher,
+                self.masks(pair),
+                self.valid_masks(pair),
+                self.options.normalize,
+                reduce_count,
+            )
         return {'': self.loss_weight * value}
 
-    def mask_inputs(self, pair: DistillPair, stages: Optional[slice] = None) -> Dict[str, Any]:
-        """What `functional.target_masks` takes to make the masks of this loss.
+    def feature_maps(self, pair: DistillPair) -> Tuple[List[Tensor], List[Tensor]]:
+        """The distilled maps of student and teacher, per shared level (B, C, H, W)."""
+        student, teacher = (
+            state.memory_maps() if self.options.source == 'encoder' else state.features
+            for state in (pair.student_forward.state, pair.teacher_forward.state)
+        )
+        return (
+            [as_float(level.cut(student[level.student])) for level in pair.levels],
+            [as_float(level.cut(teacher[level.teacher])) for level in pair.levels],
+        )
+
+    def valid_masks(self, pair: DistillPair) -> Optional[List[Tensor]]:
+        """Per shared level (B, H, W) bool, True = counts; None: all pixels."""
+        valid = pair.teacher_forward.state.valid_masks() if self.options.exclude_padding else None
+        return valid and [level.cut(valid[level.teacher]) for level in pair.levels]
+
+    def masks(self, pair: DistillPair, stages: Optional[slice] = None) -> List[Tensor]:
+        """Make the masks of this loss, per shared level (B, H, W).
 
         Args:
             stages: the teacher's decoder stages; None: those of the option.
         """
         options = self.options
-        teacher = pair.teacher_forward.state
-        maps = teacher.memory_maps() if options.source == 'encoder' else teacher.features
-        valid = teacher.valid_masks() if options.exclude_padding else None
-        if valid is not None:
-            valid = [level.cut(valid[level.teacher]) for level in pair.levels]
-        last = options.stages == 'last'
-        picked = stages or (slice(-1, None) if last else slice(None))
-
         outputs = pair.teacher_forward.outputs
-        _, gt_boxes, _ = pair.ground_truth
+        _, gt_boxes, image_sizes = pair.ground_truth
+        if options.mask == 'ground_truth':
+            height, width = pair.samples[0].metainfo['batch_input_shape']
+            shares = [scale_boxes(boxes, 1 / height, 1 / width) for boxes in gt_boxes]
+            scales = image_sizes.flip(-1).repeat(1, 2)  # (B, 4), (w, h, w, h)
+            padded = [boxes * scale for boxes, scale in zip(shares, scales)]
+            return object_masks(padded, [level.size for level in pair.levels])
+        if stages is None:
+            stages = slice(-1, None) if options.stages == 'last' else slice(None)
         matched = options.quality == 'matched_iou'
-        probs = foreground_probs(outputs.logits[picked], pair.teacher.activation)
+        probs = foreground_probs(outputs.logits[stages], pair.teacher.activation)
         if pair.teacher_classes is not None:
             probs = probs[..., pair.teacher_classes]
-        weights = query_quality(
-            probs,
-            outputs.boxes[picked],
-            gt_boxes,
-            pair.teacher_assignment[picked] if matched else None,
-            options,
-        )
+        assignment = pair.teacher_assignment[stages] if matched else None
+        quality = query_quality(probs, outputs.boxes[stages], gt_boxes, assignment, options)
         if outputs.query_mask is not None:
-            weights = weights * outputs.query_mask[picked]
-        queries = as_float(outputs.hidden_states[picked])
-        return dict(
-            teacher_feats=[as_float(level.cut(maps[level.teacher])) for level in pair.levels],
-            teacher_queries=queries,
-            quality=weights.to(queries.dtype),
-            valid_masks=valid,
-            options=options,
-        )
+            quality = quality * outputs.query_mask[stages]
+        queries = as_float(outputs.hidden_states[stages])
+        _, teacher = self.feature_maps(pair)
+        with full_precision(queries):
+            return target_masks(
+                teacher, queries, quality.to(queries.dtype), self.valid_masks(pair), options
+            )

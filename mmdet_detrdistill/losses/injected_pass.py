@@ -1,4 +1,4 @@
-"""What the losses on the student's injected decoder pass have in common."""
+"""The base of the losses on the injected pass."""
 
 from dataclasses import replace
 from typing import Any, Dict

@@ -44,6 +44,7 @@ class LogitsKDLoss(DistillLoss):
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
         student, teacher = pair.predictions(pair.student_forward.outputs)
         positive = pair.teacher_positive_mask if self.options.needs_positives else None
+        _, gt_boxes, _ = pair.ground_truth
         with full_precision(student.logits):
-            terms = logits_kd(student, teacher, positive, self.options, reduce_count)
+            terms = logits_kd(student, teacher, positive, self.options, reduce_count, gt_boxes)
         return weighted(self.loss_weight, terms)

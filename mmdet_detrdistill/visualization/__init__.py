@@ -1,4 +1,4 @@
-"""Drawings of what a teacher passes on: masks, matches, injected queries, boxes."""
+"""Images of what is distilled: masks, matches, injected queries, boxes."""
 
 from .draw import draw_all
 from .view import PairView, Predictions, view_pair

@@ -14,7 +14,7 @@ FORMS = {'paper': 'form of the paper', 'released': 'form of the official code'}
 def draw_all(
     view: PairView, names: Optional[Sequence[str]] = None, alone: Optional[Predictions] = None
 ) -> Dict[str, np.ndarray]:
-    """Draw everything that there is something for.
+    """Draw every kind of image for which the view has data.
 
     Args:
         names: class names of the student, in label order.
@@ -35,7 +35,7 @@ def draw_all(
 
 
 def panels(view: PairView, rows: int, columns: int, side: float) -> Tuple[Any, np.ndarray]:
-    """A figure of images without axes; its data coordinates are [0, 1]."""
+    """Make a figure of images without axes; its data coordinates are [0, 1]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -73,7 +73,7 @@ def add_boxes(ax: Any, boxes: Predictions, colour: str, **style: Any) -> None:
 def add_predictions(
     ax: Any, predictions: Predictions, colour: str, names: Optional[Sequence[str]]
 ) -> None:
-    """Add the boxes of sure predictions with class and score."""
+    """Add the boxes of confident predictions with class and score."""
     sure = predictions.sure()
     add_boxes(ax, sure, colour)
     patch = dict(facecolor=colour, edgecolor='none', pad=0.8)

@@ -11,7 +11,6 @@ from ..detectors import DecoderOutputs
 from ..detectors.pair import DistillPair
 from ..functional.boxes import cxcywh_to_xyxy, iou_and_giou
 from ..functional.classes import foreground_probs
-from ..functional.feature_kd import target_masks
 from ..functional.logits_kd import pair_stages
 from ..functional.matching import match, matching_cost
 from ..losses.feature_kd import FeatureKDLoss
@@ -28,21 +27,21 @@ class Predictions(NamedTuple):
     scores: Tensor
 
     def pick(self, kept: Any) -> 'Predictions':
-        """Those of an index list or a mask."""
+        """Select those of an index list or a mask."""
         return Predictions(self.boxes[kept], self.labels[kept], self.scores[kept])
 
     def sure(self) -> 'Predictions':
-        """Those with a score of at least `SURE`."""
+        """Select those with a score of at least `SURE`."""
         return self.pick(self.scores >= SURE)
 
     def centres(self) -> Tensor:
-        """(N, 2) x and y in [0, 1]."""
+        """Return the centres (N, 2), x and y in [0, 1]."""
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
 
 @dataclass
 class PairView:
-    """One image as teacher and student see it.
+    """One image with the outputs of teacher and student.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -147,8 +146,7 @@ def pair_masks(model: Any, pair: DistillPair) -> Dict[str, List[List[Tensor]]]:
         if configured is not None and configured.options.mask == loss.options.mask:
             loss = configured
         count = pair.teacher_forward.outputs.logits.shape[0]
-        stages = [loss.mask_inputs(pair, slice(stage, stage + 1)) for stage in range(count)]
-        masks[preset] = [list(target_masks(**inputs)) for inputs in stages]
+        masks[preset] = [loss.masks(pair, slice(stage, stage + 1)) for stage in range(count)]
     return masks
 
 
@@ -176,7 +174,7 @@ def pair_matches(model: Any, pair: DistillPair, chosen: Tensor) -> List[Tuple[in
 
 
 def injected_references(model: Any, pair: DistillPair) -> Optional[Tensor]:
-    """(N_t, 2) where the first stage of the student's decoder starts from the teacher's queries."""
+    """Return reference points (N_t, 2) of the teacher's queries in the student's first stage."""
     losses = [loss for loss in model.distiller.pair_losses.values() if loss.injects]
     references = losses[0].injected_pass(pair).decoder_outputs.get('references') if losses else None
     if references is None:
@@ -187,7 +185,7 @@ def injected_references(model: Any, pair: DistillPair) -> Optional[Tensor]:
 
 
 def found_objects(predictions: Predictions, objects: Predictions) -> Tensor:
-    """(M,) bool: which objects a sure prediction of their class overlaps with an IoU >= 0.5."""
+    """Return (M,) bool: objects which a confident prediction of their class meets (IoU >= 0.5)."""
     sure = predictions.sure()
     iou, _ = iou_and_giou(sure.boxes[:, None], objects.boxes[None])
     same = sure.labels[:, None] == objects.labels[None]

@@ -1,4 +1,4 @@
-# Reason: images of (96, 128) pixels give 256 feature pixels, the student picks 300 queries among
+# Reason: images of (96, 128) pixels give 256 feature pixels, the student DINO picks 300 queries
 _base_ = './_base_/good.py'
 model = dict(
     architecture=dict(

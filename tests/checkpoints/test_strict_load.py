@@ -21,6 +21,16 @@ def test_strict_load_returns_meta(tmp_path):
     torch.testing.assert_close(target.weight, source.weight, rtol=0, atol=0)
 
 
+def test_positions_that_transformers_stored_are_no_weight(tmp_path):
+    model = nn.Linear(2, 3)
+    state = dict(model.state_dict())
+    state['language_model.embeddings.position_ids'] = torch.arange(5)[None]
+    load_strictly(nn.Linear(2, 3), save(tmp_path / 'old.pth', state))
+    model.register_buffer('unfit', torch.zeros(1))
+    with pytest.raises(CheckpointError, match='missing'):
+        load_strictly(model, save(tmp_path / 'old.pth', state))
+
+
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_strict_load_refuses_broken_weights(tmp_path, value):
     state = nn.Linear(2, 3).state_dict()

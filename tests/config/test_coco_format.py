@@ -9,6 +9,7 @@ from mmdet_detrdistill.config.coco_format import leaf_datasets, resolve_coco_for
 
 BCCD = Path(__file__).parents[3] / 'shared' / 'data' / 'bccd'
 CATEGORIES = [dict(id=2, name='cat'), dict(id=5, name='dog'), dict(id=9, name='cow')]
+TEACHER = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
 
 
 def label(category, **changes):
@@ -87,7 +88,7 @@ def test_fills_loaders_evaluators_and_head(root):
 
 
 def test_twice_and_after_a_dump_changes_nothing(root, tmp_path):
-    cfg = config(root, model=distillation('some/teacher.py'))
+    cfg = config(root, model=distillation(TEACHER))
     resolve_coco_format(cfg)
     cfg.dump(str(tmp_path / 'dumped.py'))
     again = Config.fromfile(str(tmp_path / 'dumped.py'))
@@ -122,20 +123,26 @@ def distillation(teacher):
 @pytest.mark.parametrize(
     'teacher',
     [
-        'some/teacher.py',
-        dict(cfg_path='some/teacher.py'),
-        dict(cfg_path='some/teacher.py', options={'backbone.depth': 101}),
+        TEACHER,
+        dict(cfg_path=TEACHER),
+        dict(cfg_path=TEACHER, options={'backbone.depth': 101}),
     ],
 )
 def test_teacher_by_path_gets_an_option(root, teacher):
     cfg = config(root, model=distillation(teacher))
     resolve_coco_format(cfg)
     assert cfg.model.architecture.bbox_head.num_classes == 3
-    assert cfg.model.teacher.cfg_path == 'some/teacher.py'
+    assert cfg.model.teacher.cfg_path == TEACHER
     expected = {'bbox_head.num_classes': 3}
     if isinstance(teacher, dict):
         expected.update(teacher.get('options', {}))
     assert dict(cfg.model.teacher.options) == expected
+
+
+def test_a_teacher_that_is_not_there_is_left_as_it_is(root):
+    cfg = config(root, model=distillation('some/teacher.py'))
+    resolve_coco_format(cfg)
+    assert cfg.model.teacher == dict(cfg_path='some/teacher.py')
 
 
 def test_teacher_as_a_config(root):
@@ -320,6 +327,24 @@ def test_validation_may_number_its_categories_otherwise(root):
     cfg = config(root)
     resolve_coco_format(cfg)
     assert cfg.classes == ('cat', 'dog', 'cow')
+
+
+def test_every_head_gets_the_number_of_classes(root):
+    """Co-DETR has three kinds of heads, two of them in lists, and one that counts no classes."""
+    counts = dict(num_classes=80)
+    heads = dict(
+        query_head=dict(counts),
+        rpn_head=dict(in_channels=256),
+        roi_head=[dict(bbox_head=dict(counts))],
+        bbox_head=[dict(counts)],
+        backbone=dict(num_classes=1000),
+    )
+    cfg = config(root, model=dict(type='CoDETR', **heads))
+    resolve_coco_format(cfg)
+    model = cfg.model
+    parts = (model.query_head, model.roi_head[0].bbox_head, model.bbox_head[0])
+    assert [part.num_classes for part in parts] == [3, 3, 3]
+    assert model.backbone.num_classes == 1000 and 'num_classes' not in model.rpn_head
 
 
 def test_no_head(root):

@@ -250,9 +250,11 @@ def steps_on_unlike_batches(rank, unlabelled):
     """
     join_group(rank)
     losses = {name: dict(type=kind) for name, kind in KINDS.items()}
+    teacher = tiny_config('dino')
+    teacher.test_cfg = dict(max_per_img=10)
     model = DETRDistill(
         build(tiny_config('dino'), 1),
-        build(tiny_config('dino'), 2),
+        build(teacher, 2),
         dict(type='DETRDistiller', distill_losses=losses),
         unlabelled=dict(score_threshold=0.03, task_loss=False),
     ).train()

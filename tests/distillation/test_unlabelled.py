@@ -157,6 +157,14 @@ def test_student_loss_equals_its_own_loss_on_those_boxes(student):
         assert_close(found[name], value, rtol=0, atol=0, msg=name)
 
 
+def test_teacher_that_is_asked_for_more_boxes_than_it_makes():
+    model = distilled()
+    model.teacher.test_cfg = dict(max_per_img=61)
+    images, samples = batch()
+    with pytest.raises(ValueError, match=r'teacher: .*61, but 20 queries give 60'):
+        model.loss(images, mark(samples, 1))
+
+
 def test_no_confident_box_leaves_an_image_without_objects():
     model = distilled(threshold=1.0)
     images, samples = batch()

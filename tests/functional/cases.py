@@ -36,8 +36,9 @@ def logits_kd(
     *sides, options, reduce = _sides(
         student_logits, student_boxes, teacher_logits, teacher_boxes, **rest
     )
+    gt_boxes = options.pop('gt_boxes', None)
     options = logits.LogitsKDOptions(**options)
-    return logits.logits_kd(*sides, teacher_positive_mask, options, **reduce)
+    return logits.logits_kd(*sides, teacher_positive_mask, options, **reduce, gt_boxes=gt_boxes)
 
 
 def aligned_kd(
@@ -51,15 +52,15 @@ def aligned_kd(
     return aligned.aligned_kd(*sides, teacher_positive_mask, options, **reduce)
 
 
-def feature_kd(*tensors, reduce=None, **rest):
-    """`functional.feature_kd`, likewise."""
-    names = ('student_feats', 'teacher_feats', 'teacher_queries', 'quality', 'valid_masks')
-    given = {
-        **dict(zip(names, tensors)),
-        **{name: rest.pop(name) for name in names if name in rest},
-    }
-    given.update({} if reduce is None else {'reduce': reduce})
-    return feature.feature_kd(**given, options=feature.MaskOptions(**rest))
+def feature_kd(
+    student_feats, teacher_feats, teacher_queries, quality, valid_masks=None, normalize=False,
+    reduce=None, **options,
+):  # fmt: skip
+    """`functional.target_masks` and `functional.feature_kd`, likewise."""
+    options = feature.MaskOptions(**options)
+    masks = feature.target_masks(teacher_feats, teacher_queries, quality, valid_masks, options)
+    given = {} if reduce is None else {'reduce': reduce}
+    return feature.feature_kd(student_feats, teacher_feats, masks, valid_masks, normalize, **given)
 
 
 def query_quality(probs, boxes, gt_boxes, assignment=None, **options):

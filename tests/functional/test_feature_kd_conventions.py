@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmdet_detrdistill.functional.feature_kd import MaskOptions
+from mmdet_detrdistill.functional.feature_kd import MaskOptions, object_masks
 from tests.functional.cases import f64, feature_kd
 from tests.functional.test_feature_kd import EVERY_FORM, image, one_query, pixels, quality
+from tests.reference_terms import corners, iou_and_giou
 
 
 @pytest.mark.parametrize('options', EVERY_FORM)
@@ -143,3 +144,67 @@ def test_other_width_of_queries_is_an_error(draw):
 def test_gamma_outside_0_and_1_is_an_error():
     with pytest.raises(ValueError, match='gamma'):
         MaskOptions(gamma=1.5)
+
+
+def test_convention_normalize_by_hand():
+    # Masks 1 and 4 of mean 2.5 on pixels (1, 0) and (0, 2), mean square (1 + 4) / 4 = 1.25.
+    # Errors 1 / 2 and 4 / 2: (1 * 0.5 + 4 * 2) / 2 / 2.5 / 1.25.
+    teacher, student = pixels([1.0, 0.0], [0.0, 2.0]), pixels([0.0, 0.0], [0.0, 0.0])
+    loss = feature_kd(student, teacher, one_query([1.0, 1.0]), quality(0.5), normalize=True)
+    assert_close(loss, f64(4.25 / 2.5 / 1.25))
+
+
+@pytest.mark.parametrize('options', EVERY_FORM)
+def test_convention_normalized_size_is_that_of_the_error_alone(draw, options):
+    """Neither more queries nor larger features change it, and each image counts by itself."""
+    case = draw.feature_case(stages=1)
+    expected = feature_kd(**vars(case), **options, normalize=True)
+    singles = [feature_kd(**image(case, b), **options, normalize=True) for b in range(3)]
+    assert_close(expected, torch.stack(singles).mean())
+    more = {**vars(case), 'teacher_queries': torch.cat([case.teacher_queries] * 3, 2)}
+    if options['mask'] == 'per_query':  # the clamp at 0.01 depends on the sum
+        more['quality'] = torch.cat([case.quality, 0 * case.quality, 0 * case.quality], 2)
+        assert_close(feature_kd(**more, **options, normalize=True), expected)
+        case.quality *= 0.1
+        assert_close(feature_kd(**vars(case), **options, normalize=True), expected)
+        case.student_feats = [5 * feat for feat in case.student_feats]
+        case.teacher_feats = [5 * feat for feat in case.teacher_feats]
+        assert_close(feature_kd(**vars(case), **options, normalize=True), expected)
+
+
+@pytest.mark.parametrize('options', EVERY_FORM)
+def test_normalized_by_nothing_is_nothing(draw, options):
+    case = draw.feature_case()
+    case.quality[:] = 0.0
+    case.teacher_feats = [0 * feat for feat in case.teacher_feats]
+    loss = feature_kd(**vars(case), **options, normalize=True)
+    loss.backward()
+    assert loss.isfinite() and all(feat.grad.isfinite().all() for feat in case.student_feats)
+
+
+def test_object_masks_by_hand():
+    # On a map 2 x 4: x from 0.3 to 0.6 touches columns 1 and 2, y from 0.5 on row 1 alone.
+    # An object smaller than a pixel still has the pixel that it is in.
+    gt_boxes = [f64([[0.45, 0.75, 0.3, 0.5]]), f64([[0.9, 0.1, 0.01, 0.01], [0.1, 0.6, 0.1, 0.1]])]
+    (mask,) = object_masks(gt_boxes, [(2, 4)])
+    assert_close(mask, f64([[[0, 0, 0, 0], [0, 1, 1, 0]], [[0, 0, 0, 1], [1, 0, 0, 0]]]))
+
+
+def test_object_masks_of_no_object_are_empty(draw):
+    masks = object_masks([draw.boxes(0), draw.boxes(0)], [(3, 5), (2, 3)])
+    assert [tuple(mask.shape) for mask in masks] == [(2, 3, 5), (2, 2, 3)]
+    assert not any(mask.any() for mask in masks)
+
+
+def test_object_masks_equal_reference(draw):
+    """Pixel by pixel: whether its cell and some object share an area."""
+    gt_boxes, size = [draw.boxes(4), draw.boxes(0), draw.boxes(1)], (5, 7)
+    (found,) = object_masks(gt_boxes, [size])
+    for image_boxes, mask in zip(gt_boxes, found):
+        for row in range(size[0]):
+            for column in range(size[1]):
+                cell = column / 7, row / 5, (column + 1) / 7, (row + 1) / 5
+                shared = any(
+                    iou_and_giou(cell, corners(box))[0] > 0 for box in image_boxes.tolist()
+                )
+                assert bool(mask[row, column]) == shared

@@ -182,7 +182,7 @@ def test_a_changed_config_is_not_overwritten(student):
     'changes, options, error, message',
     [
         (('nowhere.py',), {}, FileNotFoundError, 'student config nowhere.py does not exist'),
-        (('mmdet::_base_/default_runtime.py',), {}, ValueError, 'its model has no bbox_head'),
+        (('mmdet::_base_/default_runtime.py',), {}, ValueError, 'has no `model`'),
         ((), {'model.num_queries': 5}, ValueError, 'call it model.architecture.num_queries for'),
         ((), {'train_ann': 'a.json'}, ValueError, 'train_ann: .* need data_root'),
     ],

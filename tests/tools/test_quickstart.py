@@ -58,25 +58,20 @@ def test_curve_is_that_of_the_folder(tmp_path):
     assert [(point['epoch'], point['mAP']) for point in run.curve()] == [(1, 10), (2, 20)]
 
 
-def test_progress_reads_the_log(tmp_path):
+def test_progress_reads_the_logs(tmp_path):
     run = make_run(tmp_path)
     assert run.progress() == 'n: starting'
-    Path(run.folder).mkdir()
+    write_log(run.folder, '20240101_000000', {1: 0.184})
     Path(run.log).write_text(
         '11/23 - mmengine - INFO - Epoch(val) [1][25/25]    coco/bbox_mAP: 0.1840  coco/x: 0\n'
         '11/23 - mmengine - INFO - Epoch(train)  [2][ 75/250]  base_lr: 1.0e-03 lr: 1.0e-03  '
         'eta: 1 day, 0:04:16  time: 0.1171  data_time: 0.0070\n'
     )
     assert run.progress() == 'n: epoch 2/3  30 %, 1 day, 0:04:16 left, mAP 18.4'
-    with open(run.log, 'a') as file:  # 2 + 1 of 8
-        file.write(
-            '11/23 - mmengine - INFO - Epoch(train)  [2][100/250]  lr: 1.0e-03  eta: 0:04:00  '
-            'time: 0.1  loss: 8.0  loss_cls: 5.0  loss_logits_kd.cls: 2.0  logits_kd.entropy: 9.0  '
-            'loss_feature_kd: 1.0\n'
-        )
-    assert run.progress() == (
-        'n: epoch 2/3  40 %, 0:04:00 left, mAP 18.4, distillation 38 % of the loss'
-    )
+    losses = {'loss_logits_kd.cls': 2.0, 'logits_kd.entropy': 9.0, 'loss_feature_kd': 1.0}
+    with open(Path(run.folder) / '20240101_000000/vis_data/scalars.json', 'a') as file:  # 3 of 8
+        file.write('\n' + json.dumps(dict(loss=8.0, loss_cls=5.0, step=350, epoch=2, **losses)))
+    assert run.progress().endswith('left, mAP 18.4, distillation 38 % of the loss')
 
 
 STAND_IN = """

@@ -132,7 +132,7 @@ def test_other_configs_of_one_role_are_told_apart(pair, tmp_path):
 
 def test_share_of_the_distillation_losses():
     """(2 + 1) of 6; statistics do not count."""
-    share = tool('run_report.charts').distillation_share
+    share = tool('run_report.work_dir').distillation_share
     losses = {
         'loss': [(10, 6.0)],
         'loss_cls': [(10, 3.0)],

@@ -11,7 +11,7 @@ import statistics
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 from .summary import Group, class_gains
-from .work_dir import TrainingRun, is_distillation
+from .work_dir import TrainingRun, distillation_share, is_distillation
 
 TEXT = '#121314'  # stands for the colour of the page's text
 STAGE = re.compile(r'^(?:d\d+\.|enc_|dn_)')  # terms of earlier stages, encoder, denoising queries
@@ -191,17 +191,6 @@ def loss_charts(groups: Sequence[Group], folder: str) -> List[Chart]:
         behind = list(readers.values())
         charts += line_chart(groups, last, names, term, stem, folder, small=True, behind=behind)
     return charts
-
-
-def distillation_share(run: TrainingRun) -> Series:
-    """Per cent of the loss that the distillation losses make up, by iteration; [] without any."""
-    parts: Dict[int, float] = {}
-    for name, values in run.losses.items():
-        if is_distillation(name):
-            for place, value in values:
-                parts[place] = parts.get(place, 0.0) + value
-    totals = dict(run.losses.get('loss', []))
-    return [(p, 100 * v / totals[p]) for p, v in sorted(parts.items()) if totals.get(p)]
 
 
 def class_charts(groups: Sequence[Group], folder: str) -> List[Chart]:

@@ -25,13 +25,13 @@ def load(model: Any, checkpoint: str) -> Any:
 def build(run: TrainingRun) -> Dict[str, Any]:
     """The detector of a run in eval mode, its parameters, and bytes of weights and checkpoint."""
     from mmdet.registry import MODELS
-    from mmengine.config import Config
     from mmengine.registry import DefaultScope
 
     from mmdet_detrdistill.check.model import parameters_of
     from mmdet_detrdistill.checkpoints.export import student_config
+    from mmdet_detrdistill.config.read import load_config
 
-    config = student_config(Config.fromfile(run.config_path))
+    config = student_config(load_config(run.config_path))
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         model = MODELS.build(config.model).eval()
     return {
@@ -44,11 +44,12 @@ def build(run: TrainingRun) -> Dict[str, Any]:
 
 def first_image(groups: Sequence[Group]) -> Dict[str, Any]:
     """The first validation image as its pipeline leaves it; empty where no data are there."""
-    from mmengine.config import Config
     from mmengine.registry import DATASETS, DefaultScope
 
+    from mmdet_detrdistill.config.read import load_config
+
     for group in groups:
-        config = Config.fromfile(group.runs[0].config_path)
+        config = load_config(group.runs[0].config_path)
         try:
             with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
                 return dict(DATASETS.build(config.val_dataloader.dataset)[0])
@@ -144,14 +145,14 @@ def evaluate(run: TrainingRun) -> None:
         WorkDirError: there is no checkpoint.
         FileNotFoundError: the validation data are not there.
     """
-    from mmengine.config import Config
     from mmengine.runner import Runner
 
     from mmdet_detrdistill.checkpoints.export import student_config
+    from mmdet_detrdistill.config.read import load_config
 
     if run.checkpoint is None:
         raise WorkDirError(f'{run.folder}: there is no checkpoint to evaluate')
-    config = student_config(Config.fromfile(run.config_path))
+    config = student_config(load_config(run.config_path))
     evaluators = config.test_evaluator
     for metric in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         if str(metric.type).endswith('CocoMetric'):

@@ -169,6 +169,17 @@ def read_logs(run: TrainingRun) -> TrainingRun:
     return run
 
 
+def distillation_share(run: TrainingRun) -> List[Tuple[int, float]]:
+    """Per cent of the loss that the distillation losses make up, by iteration; [] without any."""
+    parts: Dict[int, float] = {}
+    for name, values in run.losses.items():
+        if is_distillation(name):
+            for step, value in values:
+                parts[step] = parts.get(step, 0.0) + value
+    totals = dict(run.losses.get('loss', []))
+    return [(step, 100 * v / totals[step]) for step, v in sorted(parts.items()) if totals.get(step)]
+
+
 def read_lines(path: str) -> List[Dict[str, Any]]:
     """The entries of a scalars.json; a last line that an interruption cut off is left out."""
     entries = []

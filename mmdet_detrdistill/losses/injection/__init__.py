@@ -1,4 +1,4 @@
-"""Rules that put what the teacher looked for into the student's decoder inputs."""
+"""Rules that make decoder inputs of the student from the teacher's queries or boxes."""
 
 from .base import InjectionRule, build_injection
 from .teacher_boxes import TeacherBoxInjection

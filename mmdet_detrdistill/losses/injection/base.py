@@ -1,4 +1,4 @@
-"""What an injection rule is, and the choice of one."""
+"""The base of injection rules, and the choice of one."""
 
 from typing import Any, Dict, List, Tuple
 
@@ -13,7 +13,7 @@ RULES: List[str] = ['TeacherQueryInjection', 'TeacherBoxInjection']
 
 
 class InjectionRule(nn.Module):
-    """Makes the student's decoder queries of what the teacher did; a registered `TASK_UTILS`.
+    """Make queries of the student's decoder from the teacher's outputs; registered in `TASK_UTILS`.
 
     A module, so that a learned projection is trained and stored with the distillation losses.
     """
@@ -25,21 +25,21 @@ class InjectionRule(nn.Module):
     passed_over: Tuple[str, ...] = ()
 
     def refusal(self, student: DetectorAdapter, teacher: DetectorAdapter) -> str:
-        """Why the rule cannot serve this pair; '' when it can."""
+        """Say why the rule cannot serve this pair, or return ''."""
         return ''
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         """Make what depends on both detectors; called once, before the optimizer is built."""
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        """Entries of the student's decoder inputs to replace, each (B, N, .)."""
+        """Return the entries of the student's decoder inputs to replace, each (B, N, .)."""
         raise TypeError(f'{type(self).__name__} defines no forward')
 
 
 def build_injection(
     config: Dict[str, Any], student: DetectorAdapter, teacher: DetectorAdapter
 ) -> InjectionRule:
-    """The rule that a config names; `type='auto'` takes the first that serves the pair.
+    """Build the rule that a config names; `type='auto'` takes the first that serves the pair.
 
     Raises:
         ValueError: the rule, or with 'auto' every rule, refuses; gives each reason.

@@ -16,7 +16,7 @@ from .base import InjectionRule
 
 @register('TASK_UTILS')
 class TeacherBoxInjection(InjectionRule):
-    """Queries of the student at the boxes that a teacher of any family predicts.
+    """Make queries of the student at the boxes that a teacher of any family predicts.
 
     Source: none in DETRDistill; for students with anchors (DAB, two-stage Deformable, DINO, DDQ,
     RT-DETR) and a teacher whose queries mean something else. Box i keeps the teacher's assignment
@@ -32,7 +32,7 @@ class TeacherBoxInjection(InjectionRule):
         return f'queries of kind {student.query_kind!r} have no anchor box to put a box into'
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        """Entries of the student's decoder inputs to replace, each (B, N_t, .)."""
+        """Return the entries of the student's decoder inputs to replace, each (B, N_t, .)."""
         boxes = clamp_to_image(pair.teacher_forward.outputs.boxes[-1].detach())
         return MAKERS[pair.student.query_kind](pair, boxes.clamp(1e-3, 1 - 1e-3))
 

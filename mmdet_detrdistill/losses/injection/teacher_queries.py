@@ -1,4 +1,4 @@
-"""The student keeps its memory side; the query side becomes the teacher's."""
+"""The student's memory, the teacher's queries."""
 
 from typing import Dict
 
@@ -26,7 +26,7 @@ EMBEDDINGS = {
 
 @register('TASK_UTILS')
 class TeacherQueryInjection(InjectionRule):
-    """The teacher's decoder inputs as queries of the student.
+    """Use the teacher's decoder inputs as queries of the student.
 
     Source: DETRDistill, section 3.3. Works between queries of one kind (see
     `DetectorAdapter.query_kind`). When the widths differ, a learned linear layer per embedding
@@ -50,10 +50,12 @@ class TeacherQueryInjection(InjectionRule):
         self.projections = nn.ModuleDict()
 
     def refusal(self, student: DetectorAdapter, teacher: DetectorAdapter) -> str:
-        own, other = student.query_kind, teacher.query_kind
-        if own == other == 'memory':
+        kinds = student.query_kind, teacher.query_kind
+        if kinds == ('memory', 'memory'):
             return 'the content of its queries is its own memory'
-        return '' if own == other else f"the teacher's queries are of kind {other!r}, not {own!r}"
+        if kinds[0] == kinds[1]:
+            return ''
+        return f"the teacher's queries are of kind {kinds[1]!r}, not {kinds[0]!r}"
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         if student.embed_dims == teacher.embed_dims:
@@ -62,18 +64,21 @@ class TeacherQueryInjection(InjectionRule):
             self.projections[name] = nn.Linear(teacher.embed_dims, student.embed_dims)
 
     def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        """Entries of the student's decoder inputs to replace, each (B, N_t, .)."""
-        own = pair.student_forward.state.decoder_inputs
-        other = pair.teacher_forward.state.decoder_inputs
+        """Return the entries of the student's decoder inputs to replace, each (B, N_t, .)."""
+        inputs = pair.student_forward.state.decoder_inputs
+        teacher_inputs = pair.teacher_forward.state.decoder_inputs
         queries = {
-            name: other[name].detach().to(own[name].dtype) for name in QUERY_SIDE if name in own
+            name: teacher_inputs[name].detach().to(inputs[name].dtype)
+            for name in QUERY_SIDE
+            if name in inputs
         }
-        if 'reference_points' in own:  # boxes and points stay float32, whatever the queries' dtype
-            queries['reference_points'] = as_float(other['reference_points'].detach())
+        if 'reference_points' in inputs:  # points stay float32, whatever the queries' dtype
+            queries['reference_points'] = as_float(teacher_inputs['reference_points'].detach())
         for name, projection in self.projections.items():
             queries[name] = projection(queries[name])
-        if 'query' not in self.projections and queries['query'].shape[-1] != own['query'].shape[-1]:
-            queries['query'] = own['query'][:, :1].expand(-1, queries['query'].shape[1], -1)
+        content = inputs['query']
+        if 'query' not in self.projections and queries['query'].shape[-1] != content.shape[-1]:
+            queries['query'] = content[:, :1].expand(-1, queries['query'].shape[1], -1)
         make_references = getattr(pair.student.detector, 'reference_points_fc', None)
         if self.references == 'student' and make_references is not None:
             queries['reference_points'] = make_references(queries['query_pos']).sigmoid()
