@@ -260,7 +260,7 @@ def figure(lines: Lines, cell: str) -> str:
     last = curves['alone'][0][-1][0]
     top = max(teacher, *(value for found in curves.values() for c in found for _, value in c))
     top = 10 * (int(top / 10) + 1)
-    left, right, upper, lower = 46, 470, 16, 276
+    left, right, upper, lower = 46, 470, 26, 286
 
     def place(epoch: float, value: float) -> Tuple[float, float]:
         return left + (right - left) * epoch / last, lower - (lower - upper) * value / top
@@ -293,9 +293,10 @@ def figure(lines: Lines, cell: str) -> str:
         drawn.append(f'<text class="{kind}-t" x="{right + 8}" y="{y:.1f}">{text}</text>')
         y_before = y
     drawn.append(f'<text class="mid" x="{(left + right) / 2}" y="{lower + 38}">epoch</text>')
+    drawn.append(f'<text class="end" x="{left - 8}" y="{upper - 12}">mAP</text>')
     title = f'mAP over epochs, {len(SEEDS)} seeds: {CELLS[cell].title}'
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 324" width="600" height="324" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 334" width="600" height="334" '
         f'role="img">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
         + '\n'.join(drawn)
         + '\n</svg>\n'
