@@ -5,7 +5,7 @@
 # format      let ruff rewrite what it can
 # lint types  ruff, and two checks of .github; mypy
 # docs        the documentation site, in site/
-# results     write the tables of measured results into the READMEs
+# results     write the tables and figures of measured results into READMEs and docs
 # versions    a clone under another Python, PyTorch or stack (see tools/other_versions.sh)
 .PHONY: setup quickstart test unit format lint types docs results versions
 
@@ -44,6 +44,7 @@ docs: setup
 
 results:
 	$(BIN)/python benchmarks/readme_tables.py
+	$(BIN)/python benchmarks/study_results.py
 
 versions:
 	@tools/other_versions.sh

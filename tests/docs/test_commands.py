@@ -38,7 +38,10 @@ ELSEWHERE = [
         r'python tools/visualize\.py .*',
         'tests/tools/test_visualize.py::test_images_with_and_without_ground_truth',
     ),
-    (r'python tools/ablation\.py.*', 'tests/tools/test_ablation.py::test_fast_run'),
+    (
+        r'python benchmarks/study(_results)?\.py.*',
+        'tests/benchmarks/test_study.py::test_trains_what_is_missing_and_goes_on',
+    ),
     (r'python tools/train\.py my_teacher\.py', 'python tools/train.py my_student.py'),
     (r'python tools/distill\.py .*/epoch_12\.pth', 'python tools/distill.py my_student.py'),
     (r'pip install torch', 'tools/setup_env.sh'),

@@ -1,7 +1,6 @@
-# MMDetection's DAB-DETR, shrunk as its Deformable DETR is: trains from scratch on a CPU in minutes.
-# Its single feature map has stride 8, since the images are small. Data, optimizer and logging are
-# those of the small Deformable DETR.
-_base_ = './deformable-detr_small_shapes.py'
+# DAB-DETR with one encoder and three decoder layers. Its single feature map has stride 8, since the
+# images are small.
+_base_ = './shapes_96.py'
 
 width = 64
 ffn = dict(
@@ -15,7 +14,7 @@ attention = dict(embed_dims=width, num_heads=4, attn_drop=0.0, proj_drop=0.0)
 model = dict(
     _delete_=True,
     type='DABDETR',
-    num_queries=100,
+    num_queries=30,
     num_patterns=0,
     with_random_refpoints=False,
     data_preprocessor=_base_.model.data_preprocessor,
@@ -23,18 +22,17 @@ model = dict(
         type='ResNet',
         depth=18,
         base_channels=16,
-        num_stages=2,
-        out_indices=(1,),
-        strides=(1, 2),
-        dilations=(1, 1),
-        frozen_stages=-1,
+        num_stages=3,
+        out_indices=(2,),
+        strides=(1, 2, 1),
+        dilations=(1, 1, 2),
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
         style='pytorch',
     ),
     neck=dict(
         type='ChannelMapper',
-        in_channels=[32],
+        in_channels=[64],
         kernel_size=1,
         out_channels=width,
         act_cfg=None,
@@ -70,5 +68,5 @@ model = dict(
         loss_iou=dict(type='GIoULoss', loss_weight=2.0),
     ),
     train_cfg=_base_.model.train_cfg,
-    test_cfg=dict(max_per_img=30),
+    test_cfg=dict(max_per_img=20),
 )

@@ -1,0 +1,11 @@
+# The student, distilled: same schedule, seed and batches as alone.
+_base_ = ['./dab-detr_student.py', '../../../configs/_base_/detrdistill.py']
+
+model = dict(
+    _delete_=True,
+    type='DETRDistill',
+    architecture=_base_.model,
+    teacher='{{ fileDirname }}/dab-detr_teacher.py',
+    teacher_ckpt='work_dirs/study/shapes-dab/teacher-seed0-v1/epoch_24.pth',
+    distiller=_base_.distiller,
+)

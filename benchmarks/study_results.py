@@ -1,0 +1,352 @@
+"""Write the tables and figures of the docs from the lines of the study.
+
+    python benchmarks/study_results.py            # docs/results.md and docs/figures/results-*.svg
+    python benchmarks/study_results.py --check    # only say whether they are up to date
+
+What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in the page is generated.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import sys
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+
+from plan import CELLS, ROWS, SEEDS, jobs
+from study import RESULTS, ROOT, Job, Line, valid_lines
+
+PAGE = os.path.join(ROOT, 'docs', 'results.md')
+FIGURES = os.path.join(ROOT, 'docs', 'figures')
+RECOMMENDED = 'all'  # the row whose gain the first table reports
+Lines = Dict[Job, Line]
+
+
+# ---- numbers
+
+
+def by_seed(lines: Lines, cell: str, row: str) -> Dict[int, Line]:
+    """The lines of a row, by seed."""
+    return {
+        job.seed: line for job, line in sorted(lines.items()) if (job.cell, job.row) == (cell, row)
+    }
+
+
+def score(line: Line) -> float:
+    return float(line['final']['mAP'])
+
+
+def gains(lines: Lines, cell: str, row: str) -> Dict[int, float]:
+    """mAP over the student alone of the same seed."""
+    alone = by_seed(lines, cell, 'alone')
+    found = by_seed(lines, cell, row)
+    return {s: round(score(found[s]) - score(alone[s]), 1) for s in found if s in alone}
+
+
+def mean_text(values: Iterable[float], sign: str = '') -> str:
+    """'mean ± standard deviation'; empty before every seed is measured: one seed is no result."""
+    values = list(values)
+    if len(values) < len(SEEDS):
+        return ''
+    return f'{statistics.mean(values):{sign}.1f} ± {statistics.stdev(values):.1f}'
+
+
+def last_quarter(line: Line) -> Optional[float]:
+    """mAP gained in the last quarter of a training; None when no evaluation fell on its begin."""
+    curve = dict(line['curve'])
+    end = max(curve)
+    begin = 3 * end / 4
+    return round(curve[end] - curve[begin], 1) if begin in curve else None
+
+
+def epochs_to(curve: Sequence[Tuple[float, float]], target: float) -> Optional[float]:
+    """Epochs until a curve reaches `target`, interpolated between evaluations."""
+    before: Tuple[float, float] = (0, 0)
+    for epoch, value in curve:
+        if value >= target:
+            share = (target - before[1]) / (value - before[1])
+            return before[0] + share * (epoch - before[0])
+        before = (epoch, value)
+    return None
+
+
+def seeds_text(values: Dict[int, float], sign: str = '') -> str:
+    return ', '.join(f'{values[seed]:{sign}.1f}' if seed in values else '-' for seed in SEEDS)
+
+
+# ---- tables
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ['---'] * len(head), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def summary(lines: Lines) -> str:
+    """One row per cell: what the recommended recipe gains."""
+    rows = []
+    for name in CELLS:
+        alone = by_seed(lines, name, 'alone')
+        found = by_seed(lines, name, RECOMMENDED)
+        gained = gains(lines, name, RECOMMENDED)
+        late = [value for value in map(last_quarter, alone.values()) if value is not None]
+        teacher = [f'{score(line):.1f}' for line in by_seed(lines, name, 'teacher').values()]
+        rows.append(
+            [
+                f'`{name}`',
+                *(teacher or ['']),
+                mean_text(map(score, alone.values())),
+                mean_text(map(score, found.values())),
+                mean_text(gained.values(), '+'),
+                seeds_text(gained, '+') if gained else 'not measured',
+                mean_text(late, '+'),
+            ]
+        )
+    head = (
+        'cell',
+        'teacher',
+        'alone',
+        'distilled',
+        'gain',
+        'gain by seed',
+        'last quarter of alone',
+    )
+    return table(head, rows)
+
+
+def speed(lines: Lines) -> str:
+    """One row per cell: what the distilled student needs to be as good as alone at its end."""
+    rows = []
+    for name in CELLS:
+        alone = by_seed(lines, name, 'alone')
+        found = by_seed(lines, name, RECOMMENDED)
+        if len(alone) < len(SEEDS) or len(found) < len(SEEDS):
+            continue
+        epochs = [epochs_to(found[seed]['curve'], score(alone[seed])) for seed in SEEDS]
+        total = alone[0]['curve'][-1][0]
+        (teacher,) = by_seed(lines, name, 'teacher').values()
+        cells = ['not reached'] * 2
+        if None not in epochs:
+            minutes = [e / total * found[seed]['cpu_minutes'] for seed, e in zip(SEEDS, epochs)]
+            cells = [mean_text(epochs), mean_text(minutes)]
+        rows.append(
+            [
+                f'`{name}`',
+                str(total),
+                cells[0],
+                mean_text(line['cpu_minutes'] for line in alone.values()),
+                cells[1],
+                f'{teacher["cpu_minutes"]:.1f}',
+            ]
+        )
+    head = (
+        'cell',
+        'epochs alone',
+        'epochs distilled',
+        'CPU minutes alone',
+        'CPU minutes distilled',
+        'CPU minutes of the teacher, once',
+    )
+    return table(head, rows) if rows else 'Not measured with three seeds yet.'
+
+
+def rows_of(lines: Lines, cell: str) -> str:
+    """One row per way to train the student of a cell."""
+    planned = {row for name, row, _ in jobs() if name == cell}
+    rows = []
+    for row, about in ROWS.items():
+        found = by_seed(lines, cell, row)
+        if row not in planned:
+            continue
+        values = {seed: score(line) for seed, line in found.items()}
+        gained = {} if row in ('alone', 'teacher') else gains(lines, cell, row)
+        minutes = [line['cpu_minutes'] for line in found.values()]
+        rows.append(
+            [
+                row,
+                about.title,
+                f'{values[0]:.1f}' if row == 'teacher' and values else mean_text(values.values()),
+                '' if row == 'teacher' else seeds_text(values) if values else 'not measured',
+                mean_text(gained.values(), '+'),
+                seeds_text(gained, '+') if gained else '',
+                f'{statistics.mean(minutes):.0f}' if minutes else '',
+            ]
+        )
+    head = ('row', 'is', 'mAP', 'by seed', 'gain', 'gain by seed', 'CPU minutes')
+    return table(head, rows)
+
+
+def provenance(lines: Lines) -> str:
+    """Where the lines come from."""
+    if not lines:
+        return 'Nothing is measured yet.'
+
+    def joined(values: Iterable[str]) -> str:
+        return ', '.join(sorted(set(values)))
+
+    def version(name: str) -> str:
+        return joined(line['versions'][name] for line in lines.values())
+
+    commits = joined(c for line in lines.values() for c in line['commit'].split(', '))
+    hours = sum(line['cpu_minutes'] for line in lines.values()) / 60
+    planned = list(jobs())
+    measured = sum(Job(*job) in lines for job in planned)
+    return (
+        f'{measured} of {len(planned)} planned trainings are measured: {hours:.1f} CPU hours on '
+        f'{joined(line["date"][:10] for line in lines.values())}, commit {commits}, '
+        f'{joined(line["processor"] for line in lines.values())}, one thread each, '
+        f'PyTorch {version("torch")}, MMDetection {version("mmdet")}, MMCV {version("mmcv")}.'
+    )
+
+
+def blocks(lines: Lines) -> Dict[str, str]:
+    """The generated parts of the page by their names."""
+    found = {'provenance': provenance(lines), 'gains': summary(lines), 'speed': speed(lines)}
+    for name, cell in CELLS.items():
+        parts = [f'{cell.title}.', rows_of(lines, name)]
+        if figure(lines, name):
+            parts.append(
+                f'![mAP over epochs, student alone and distilled](figures/results-{name}.svg)'
+            )
+        if cell.source:
+            parts.append(cell.source)
+        found[f'cell {name}'] = '\n\n'.join(parts)
+    return found
+
+
+def fill(page: str, parts: Dict[str, str]) -> str:
+    """The page with its generated parts replaced.
+
+    Raises:
+        ValueError: the page lacks the markers of a part.
+    """
+    for name, text in parts.items():
+        begin, end = f'<!-- {name}: begin -->', f'<!-- {name}: end -->'
+        pattern = re.compile(f'{re.escape(begin)}.*?{re.escape(end)}', re.DOTALL)
+        if len(pattern.findall(page)) != 1:
+            raise ValueError(f'docs/results.md must have one {begin} ... {end}')
+        first, *rest = pattern.split(page)
+        page = f'{first}{begin}\n\n{text}\n\n{end}{rest[0]}'
+    return page
+
+
+# ---- figure
+
+STYLE = """
+  text { font: 13px "Helvetica Neue", Helvetica, Arial, "DejaVu Sans", sans-serif; fill: #1c1e21 }
+  .end { text-anchor: end } .mid { text-anchor: middle }
+  .grid { stroke: #d0d4da; stroke-width: 1 }
+  path { fill: none; stroke-width: 2.4 } .seed { stroke-width: 1; opacity: 0.45 }
+  .alone { stroke: #868b94 } .distilled { stroke: #d55e00 }
+  .teacher { stroke: #0072b2; stroke-dasharray: 6 4 }
+  .alone-t { fill: #5f6570 } .distilled-t { fill: #b54f00 } .teacher-t { fill: #0072b2 }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e8eaed } .grid { stroke: #3b404b }
+    .distilled { stroke: #f08b45 } .teacher { stroke: #4aa8e0 } .alone { stroke: #a3a9b3 }
+    .alone-t { fill: #b3b8c2 } .distilled-t { fill: #f08b45 } .teacher-t { fill: #4aa8e0 }
+  }
+"""
+
+
+def figure(lines: Lines, cell: str) -> str:
+    """SVG of mAP over epochs: mean of the seeds, each seed thin; '' before all are measured."""
+    curves = {
+        kind: [line['curve'] for line in by_seed(lines, cell, row).values()]
+        for kind, row in (('alone', 'alone'), ('distilled', RECOMMENDED))
+    }
+    if any(len(found) < len(SEEDS) for found in curves.values()):
+        return ''
+    teacher = score(by_seed(lines, cell, 'teacher')[CELLS[cell].teacher_seed])
+    last = curves['alone'][0][-1][0]
+    top = max(teacher, *(value for found in curves.values() for c in found for _, value in c))
+    top = 10 * (int(top / 10) + 1)
+    left, right, upper, lower = 46, 470, 26, 286
+
+    def place(epoch: float, value: float) -> Tuple[float, float]:
+        return left + (right - left) * epoch / last, lower - (lower - upper) * value / top
+
+    def line(kind: str, points: Sequence[Tuple[float, float]]) -> str:
+        words = ' '.join(f'{x:.1f},{y:.1f}' for x, y in (place(*point) for point in points))
+        return f'<path class="{kind}" d="M {words}"/>'
+
+    drawn: List[str] = []
+    for value in range(0, top + 1, 10):
+        y = place(0, value)[1]
+        drawn.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        drawn.append(f'<text class="end" x="{left - 8}" y="{y + 4:.1f}">{value}</text>')
+    for epoch, _ in curves['alone'][0]:
+        drawn.append(
+            f'<text class="mid" x="{place(epoch, 0)[0]:.1f}" y="{lower + 18}">{epoch}</text>'
+        )
+    drawn.append(line('teacher', [(0, teacher), (last, teacher)]))
+    labels = {'teacher': (teacher, f'teacher {teacher:.1f}')}
+    for kind, found in curves.items():
+        drawn += [line(f'{kind} seed', curve) for curve in found]
+        mean = [
+            (points[0][0], statistics.mean(value for _, value in points)) for points in zip(*found)
+        ]
+        drawn.append(line(kind, mean))
+        labels[kind] = mean[-1][1], f'{kind} {mean[-1][1]:.1f}'
+    y_before = float('inf')
+    for kind, (value, text) in sorted(labels.items(), key=lambda item: item[1][0]):
+        y = min(place(0, value)[1] + 4, y_before - 16)
+        drawn.append(f'<text class="{kind}-t" x="{right + 8}" y="{y:.1f}">{text}</text>')
+        y_before = y
+    drawn.append(f'<text class="mid" x="{(left + right) / 2}" y="{lower + 38}">epoch</text>')
+    drawn.append(f'<text class="end" x="{left - 8}" y="{upper - 12}">mAP</text>')
+    title = f'mAP over epochs, {len(SEEDS)} seeds: {CELLS[cell].title}'
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 334" width="600" height="334" '
+        f'role="img">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
+        + '\n'.join(drawn)
+        + '\n</svg>\n'
+    )
+
+
+def outputs(results: str) -> Dict[str, str]:
+    """Content of every generated file by its path."""
+    lines = valid_lines(results)
+    with open(PAGE) as file:
+        found = {PAGE: fill(file.read(), blocks(lines))}
+    for name in CELLS:
+        drawing = figure(lines, name)
+        if drawing:
+            found[os.path.join(FIGURES, f'results-{name}.svg')] = drawing
+    return found
+
+
+def stale(results: str) -> List[str]:
+    """Generated files that are not what the lines say, relative to the repository."""
+    found = []
+    for path, content in outputs(results).items():
+        text = ''
+        if os.path.isfile(path):
+            with open(path) as file:
+                text = file.read()
+        if text != content:
+            found.append(os.path.relpath(path, ROOT))
+    return found
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--check', action='store_true', help='write nothing; 1 when out of date')
+    parser.add_argument(
+        '--results', default=RESULTS, help='default: benchmarks/results/study.jsonl'
+    )
+    arguments = parser.parse_args(argv)
+    old = stale(arguments.results)
+    if arguments.check:
+        if old:
+            sys.exit(f'out of date: {", ".join(old)}; run python benchmarks/study_results.py')
+        return
+    for path, content in outputs(arguments.results).items():
+        with open(path, 'w') as file:
+            file.write(content)
+    print(f'wrote {", ".join(old)}' if old else 'nothing to write')
+
+
+if __name__ == '__main__':
+    main()
