@@ -32,6 +32,7 @@ def test_none_is_missing():
     assert all(part in names for part in ('r18', 'r50', 'r101', 'swin-l', 'swinl', *FAMILIES))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize('way', ['copied', 'mmdet'])
 @pytest.mark.parametrize('path', STOCK, ids=lambda path: path.stem)
 def test_check_passes(path, way, copied, tmp_path, monkeypatch, capsys):
