@@ -6,7 +6,7 @@ from typing import Any, List
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.model import PretrainedInit
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -32,7 +32,7 @@ def build(config: Config, random_teacher: bool) -> DETRDistill:
             forget_pretrained(teacher)
             teacher.init_weights()
             model.update(teacher=teacher, teacher_ckpt=None)
-        built = MODELS.build(model)
+        built: DETRDistill = MODELS.build(model)
         forget_pretrained(built)
         built.init_weights()
     if random_teacher and isinstance(built.class_map_config, (str, dict)):
@@ -42,7 +42,7 @@ def build(config: Config, random_teacher: bool) -> DETRDistill:
     return built
 
 
-def forget_pretrained(detector: nn.Module) -> None:
+def forget_pretrained(detector: BaseModule) -> None:
     """Let a detector start from random weights, so that nothing is downloaded."""
     for module in detector.modules():
         if pretrained_sources(getattr(module, 'init_cfg', None)):
@@ -69,7 +69,7 @@ def describe(model: DETRDistill) -> Rows:
         return ' / '.join(str(value(side)) for side in sides)
 
     depths = [side.num_layers[1] for side in sides]
-    groups = stage_groups(*depths)
+    groups = stage_groups(depths[0], depths[1])
     paired = ', '.join(f'S{s + 1} <- {[t + 1 for t in g]}' for s, g in enumerate(groups))
     rows = [
         ('', 'student / teacher'),

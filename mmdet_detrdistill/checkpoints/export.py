@@ -101,7 +101,7 @@ def build_student(config: Config, checkpoint_path: str) -> nn.Module:
     """
     weights = student_state_dict(load_checkpoint_file(checkpoint_path))
     with scope_of(config):
-        student = MODELS.build(student_config(config).model)
+        student: nn.Module = MODELS.build(student_config(config).model)
     load_state_strictly(student, weights, checkpoint_path, what='student')
     return student
 

@@ -55,7 +55,7 @@ def checkpoint_types() -> List[Any]:
 
     kinds = ('?', 'i1', 'u1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8')
     dtypes = {type(np.dtype(kind)) for kind in kinds}
-    functions = {
+    functions: Dict[str, Any] = {
         '_reconstruct': np.empty(0).__reduce__()[0],
         'scalar': np.float64(0).__reduce__()[0],
     }
@@ -185,7 +185,7 @@ def load_checkpoint_file(path_or_url: str) -> Dict[str, Any]:
     )
 
 
-def unwrap_model(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> Any:
     """The model in a wrapper for several processes, or the model itself."""
     return model.module if is_model_wrapper(model) else model
 

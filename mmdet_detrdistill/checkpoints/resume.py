@@ -88,7 +88,7 @@ def check_start(config: Config, model: nn.Module) -> str:
         CheckpointError: no such file, truncated, forbidden content, or another model's; for a
             resume it also names the newest file beside it that can be resumed.
     """
-    path = config.get('load_from')
+    path: Optional[str] = config.get('load_from')
     if path is None or ('://' in path and not path.startswith('http')):
         return path or ''
     model = unwrap_model(model)

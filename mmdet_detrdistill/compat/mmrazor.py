@@ -43,7 +43,7 @@ class Unavailable:
 def quantization_placeholder(reason: str) -> ModuleType:
     """Make a package with the names that MMRazor's models import from its quantization."""
     module = ModuleType(QUANTIZATION, 'Placeholder: the real package does not import here.')
-    module.__path__ = []  # type: ignore[attr-defined]
+    module.__path__ = []
     module.__all__ = ['BackendConfigs', 'QConfigHandler']  # type: ignore[attr-defined]
     for name in module.__all__:
         setattr(module, name, Unavailable(name, reason))

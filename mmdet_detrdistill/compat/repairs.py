@@ -31,7 +31,7 @@ def _switch_inplace_off() -> None:
     if isinstance(nn.Module()._modules, OrderedDict):
         return
 
-    def set_module_inplace_false(self: Any, architecture: nn.Module, varstr: str) -> None:
+    def set_module_inplace_false(self: Any, architecture: Any, varstr: str) -> None:
         for module in architecture.modules():
             if hasattr(module, 'inplace'):
                 module.inplace = False
@@ -55,12 +55,13 @@ def soft_cross_entropy(
     if class_weight is not None:
         terms = terms * class_weight
     weight = None if weight is None else weight.float()
-    return weight_reduce_loss(terms.sum(-1), weight, reduction, avg_factor)
+    loss: Tensor = weight_reduce_loss(terms.sum(-1), weight, reduction, avg_factor)
+    return loss
 
 
 def _give_soft_cross_entropy() -> None:
     """Give `KDSoftCELoss` the function of mmcls that it needs; mmcls refuses MMCV 2.1."""
-    module = importlib.import_module('mmrazor.models.losses.kd_soft_ce_loss')
+    module: Any = importlib.import_module('mmrazor.models.losses.kd_soft_ce_loss')
     if isinstance(module.soft_cross_entropy, type):  # MMRazor's own placeholder
         module.soft_cross_entropy = soft_cross_entropy
 

@@ -70,11 +70,11 @@ class DetectorAdapter:
                 f'{", ".join(missing)}. Register an adapter for it with '
                 f"@register_adapter('{type(detector).__name__}')."
             )
-        self.detector = detector
+        self.detector: Any = detector  # a class of MMDetection, which is untyped
         self.side = side
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Any:
         return getattr(self.detector, self.head_name)
 
     @property
@@ -276,8 +276,8 @@ class DetectorAdapter:
             images: indices of the images that count; None = all.
         """
         inputs = forward.state.head_inputs
-        arguments = list(forward.outputs.head_outputs)
-        encoder = []
+        arguments: List[Any] = list(forward.outputs.head_outputs)
+        encoder: List[Optional[Tensor]] = []
         if 'enc_outputs_class' in inputs:
             encoder = [inputs['enc_outputs_class'], inputs['enc_outputs_coord']]
         counted = samples
@@ -289,7 +289,10 @@ class DetectorAdapter:
         arguments += [[s.gt_instances for s in counted], [s.metainfo for s in counted]]
         if 'dn_meta' in inputs:
             arguments.append(inputs['dn_meta'])
-        return self._explained(forward.outputs, samples, self.head.loss_by_feat, *arguments)
+        losses: Dict[str, Tensor] = self._explained(
+            forward.outputs, samples, self.head.loss_by_feat, *arguments
+        )
+        return losses
 
     def predict(self, images: Tensor, samples: List[Any]) -> List[Any]:
         """Predict with the detector's own post-processing, into the samples."""
@@ -355,7 +358,7 @@ class DetectorAdapter:
             label_map = label_map.to(outputs.logits.device)
         assigner = self.assigner
         assign = assign_batch if is_row_by_row(assigner) else assign_one_by_one
-        found = self._explained(
+        found: Tensor = self._explained(
             outputs, samples, assign, assigner, outputs, samples, label_map, stages
         )
         if list(stages) == list(range(num_stages)):

@@ -65,6 +65,7 @@ class DDQAdapter(DetectorAdapter):
                 "DDQ's loss reads the whole batch: unlabelled.task_loss=False is not available"
             )
         inputs = {**forward.state.head_inputs, **forward.outputs.decoder_outputs}
-        return self._explained(
+        losses: Dict[str, Tensor] = self._explained(
             forward.outputs, samples, lambda: self.head.loss(**inputs, batch_data_samples=samples)
         )
+        return losses

@@ -30,7 +30,7 @@ class SharedLevel(NamedTuple):
 
 def num_channels(detector: nn.Module) -> int:
     """Return the image channels of a detector, those of its first convolution, or 3."""
-    layers = detector.backbone.modules()
+    layers = detector.get_submodule('backbone').modules()
     return next((layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)), 3)
 
 

@@ -1,13 +1,14 @@
 """NaN and Inf, named by detector, tensor and image."""
 
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from .outputs import DecoderOutputs, EncoderState
 
-Part = Tuple[str, str, Sequence[Tensor]]  # plural name, name of an index, tensors (B, ...) each
+#: plural name, name of an index, tensors (B, ...) each
+Part = Tuple[str, str, Union[Tensor, Sequence[Tensor]]]
 
 
 def name_non_finite_image(

@@ -66,7 +66,7 @@ def build_adapter(detector: nn.Module, side: str = 'student') -> DetectorAdapter
     return built
 
 
-def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> nn.Module:
+def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> BaseDetector:
     """Build the detector that a config names in one of the ways of `detector_config`.
 
     Args:

@@ -122,8 +122,9 @@ class DETRDistill(SingleTeacherDistill):
             )
         self.class_map_config = class_map
         self.class_map: Optional[ClassMap] = None
-        labels_given = class_map is not None and not isinstance(class_map, (str, dict))
-        if labels_given and not self.teacher_adapter.prompted:
+        if not (
+            class_map is None or isinstance(class_map, (str, dict)) or self.teacher_adapter.prompted
+        ):
             self.set_class_map(class_map)
 
     def set_class_map(self, label_map: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, cast
 
 import torch
 from mmrazor.models.distillers import ConfigurableDistiller
@@ -13,7 +13,7 @@ from ..detectors.pair import DistillPair
 from ..losses import AlignedKDLoss, AssignKDLoss, DistillLoss, FeatureKDLoss, LogitsKDLoss
 from ..losses.base import scaled
 from ..losses.injected_pass import InjectedLoss
-from ..losses.injection import build_injection
+from ..losses.injection import InjectionRule, build_injection
 from ..registry import class_of, register
 
 #: waits for what a loss has started, and gives its terms
@@ -103,7 +103,7 @@ class DETRDistiller(ConfigurableDistiller):
                 name = f'{type(rule).__name__}_{len(built)}'
                 self.injections[name] = rule
                 built.append((config, name))
-            loss.follow(name, self.injections[name])
+            loss.follow(name, cast(InjectionRule, self.injections[name]))
 
     @contextmanager
     def recording(self, side: str) -> Iterator[None]:

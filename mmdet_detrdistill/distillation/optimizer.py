@@ -4,10 +4,10 @@ from typing import Any, Dict, Optional
 
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from ..checkpoints.read import unwrap_model
 from ..registry import class_of, register
 from .algorithm import DETRDistill
 
@@ -41,9 +41,9 @@ class StudentOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer wrapper of a `DETRDistill`, or of one that DDP wraps."""
-        model = model.module if is_model_wrapper(model) else model
-        optim_wrapper: OptimWrapper = self.constructor(model.student)
-        learned = {n: p for n, p in model.distiller.named_parameters() if p.requires_grad}
+        distillation = unwrap_model(model)
+        optim_wrapper: OptimWrapper = self.constructor(distillation.student)
+        learned = {n: p for n, p in distillation.distiller.named_parameters() if p.requires_grad}
         if learned:
             group: Dict[str, Any] = dict(params=list(learned.values()))
             if (

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from mmrazor.engine import SingleTeacherDistillValLoop as ValLoop
 
+from ..checkpoints.read import unwrap_model
 from ..registry import register
 from .algorithm import DETRDistill
 
@@ -20,7 +20,7 @@ class SingleTeacherDistillValLoop(ValLoop):
     """
 
     def __init__(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         preprocessor = model.teacher.data_preprocessor
         super().__init__(runner, *args, **kwargs)
         if isinstance(model, DETRDistill):

@@ -4,7 +4,7 @@ import os
 import os.path as osp
 from collections import deque
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any, Deque, Dict, Optional, Union
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
@@ -66,6 +66,11 @@ class SafeCheckpointHook(CheckpointHook):
     checkpoint is always on disk, which takes room for one more. Arguments are MMEngine's. Folders
     that are not on local disks are written by their backend.
     """
+
+    # set by `CheckpointHook`, which is untyped
+    backend_args: Optional[Dict[str, Any]]
+    keep_ckpt_ids: Deque[int]
+    max_keep_ckpts: int
 
     def before_train(self, runner: Any) -> None:
         own = (self.backend_args, self.file_client_args) != (None, None)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.hooks import Hook
 
@@ -35,7 +35,7 @@ class FactorHook(Hook, ABC):
         self.by_epoch = by_epoch
 
     @abstractmethod
-    def points(self, distiller: Any) -> Dict[str, Points]:
+    def points(self, distiller: Any) -> Mapping[str, Points]:
         """Return the points (time, factor) by name of loss."""
 
     def before_train(self, runner: Any) -> None:
@@ -85,7 +85,7 @@ class LossWeightScheduleHook(FactorHook):
         super().__init__(by_epoch)
         self.factors = {name: _checked(name, points) for name, points in factors.items()}
 
-    def points(self, distiller: Any) -> Dict[str, Points]:
+    def points(self, distiller: Any) -> Mapping[str, Points]:
         return self.factors
 
 
@@ -118,7 +118,7 @@ class TeacherQueryInjectionHook(FactorHook):
         if end is not None:
             self.span += [(end - fade, 1), (end, 0)]
 
-    def points(self, distiller: Any) -> Dict[str, Points]:
+    def points(self, distiller: Any) -> Mapping[str, Points]:
         return {name: self.span for name, loss in distiller.pair_losses.items() if loss.injects}
 
 
@@ -134,4 +134,4 @@ def _checked(name: str, points: Points) -> List[Tuple[float, float]]:
     times, values = zip(*pairs)
     if list(times) != sorted(times) or min(values) < 0:
         raise ValueError(f'factors.{name}: times must rise and factors be >= 0, got {points}')
-    return pairs
+    return list(zip(times, values))

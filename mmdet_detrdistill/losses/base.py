@@ -122,7 +122,8 @@ def reduce_count(counts: Tensor) -> Tensor:
     DDP averages gradients over processes: with these normalisers they equal those of one process
     with the whole batch.
     """
-    return reduce_mean(counts).clamp(min=1 / get_world_size())
+    mean: Tensor = reduce_mean(counts)
+    return mean.clamp(min=1 / get_world_size())
 
 
 def full_precision(like: Tensor) -> torch.autocast:

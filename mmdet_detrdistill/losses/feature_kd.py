@@ -115,7 +115,7 @@ class FeatureKDLoss(DistillLoss):
     def valid_masks(self, pair: DistillPair) -> Optional[List[Tensor]]:
         """Per shared level (B, H, W) bool, True = counts; None: all pixels."""
         valid = pair.teacher_forward.state.valid_masks() if self.options.exclude_padding else None
-        return valid and [level.cut(valid[level.teacher]) for level in pair.levels]
+        return None if valid is None else [level.cut(valid[level.teacher]) for level in pair.levels]
 
     def masks(self, pair: DistillPair, stages: Optional[slice] = None) -> List[Tensor]:
         """Make the masks of this loss, per shared level (B, H, W).

@@ -129,10 +129,13 @@ def draw_matches(view: PairView) -> np.ndarray:
         matched.append(predictions.pick([match[number] for match in view.matches]))
         add_boxes(ax, matched[-1], colour, linestyle=(0, (3, 2)))
         ax.set_title(f'{side}: {len(view.matches)} matched predictions', fontsize=9)
-    places = dict(coordsA='data', coordsB='data', axesA=axes[0, 0], axesB=axes[0, 1])
+    places: Dict[str, Any] = dict(
+        coordsA='data', coordsB='data', axesA=axes[0, 0], axesB=axes[0, 1]
+    )
     for start, end, cost in zip(*(side.centres().tolist() for side in matched), costs):
-        style = dict(lw=1.3, color=scale.to_rgba(cost), arrowstyle='-')
-        figure.add_artist(ConnectionPatch(start, end, **places, **style))
+        rgba = scale.to_rgba(cost)
+        line = ConnectionPatch(start, end, lw=1.3, color=rgba, arrowstyle='-', **places)
+        figure.add_artist(line)
     figure.colorbar(scale, ax=axes, shrink=0.8).set_label('matching cost (no unit)')
     figure.suptitle('Hungarian matching, last decoder stages', fontsize=10)
     return finish(figure)

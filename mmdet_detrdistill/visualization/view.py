@@ -83,9 +83,16 @@ def view_pair(model: Any, data: Dict[str, Any]) -> PairView:
         batch = model.data_preprocessor(batch, training=False)
         images, samples = batch['inputs'], batch['data_samples']
         samples[0].gt_instances = samples[0].gt_instances.to(images.device)
-        sides = model.student_adapter, model.teacher_adapter
-        forwards = [side.forward_pass(images, samples) for side in sides]
-        pair = DistillPair(*sides, *forwards, samples, model.class_map, model.distiller.injections)
+        student, teacher = model.student_adapter, model.teacher_adapter
+        pair = DistillPair(
+            student,
+            teacher,
+            student.forward_pass(images, samples),
+            teacher.forward_pass(images, samples),
+            samples,
+            model.class_map,
+            model.distiller.injections,
+        )
         return _view(model, pair, data['inputs'])
     finally:
         model.train(training)
@@ -181,7 +188,8 @@ def injected_references(model: Any, pair: DistillPair) -> Optional[Tensor]:
         return None
     if isinstance(references, (list, tuple)) or references.dim() == 4:
         references = references[0]
-    return references[0, : pair.teacher_forward.outputs.logits.shape[2], :2].cpu()
+    injected: Tensor = references[0, : pair.teacher_forward.outputs.logits.shape[2], :2]
+    return injected.cpu()
 
 
 def found_objects(predictions: Predictions, objects: Predictions) -> Tensor:

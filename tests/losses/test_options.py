@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
+from mmdet_detrdistill.distillation.distiller import PAIR_LOSSES
 from tests.reference import logits_kd_reference
 from tests.reference_terms import iou_and_giou
 from tests.tiny_detectors import batch, tiny
@@ -92,19 +93,19 @@ def test_memory_under_the_objects_of_a_padded_batch(variant):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'option', 'value'),
+    ('name', 'option', 'value'),
     [
-        ('LogitsKDLoss', 'negatives', 'easy'),
-        ('LogitsKDLoss', 'hard_giou', -0.5),
-        ('LogitsKDLoss', 'negative_cls', 'True'),
-        ('LogitsKDLoss', 'cls_weight', '1'),
-        ('FeatureKDLoss', 'mask', 'boxes'),
-        ('FeatureKDLoss', 'normalize', 1),
-        ('FeatureKDLoss', 'gamma', 1.5),
-        ('AlignedKDLoss', 'preset', 'paper'),
-        ('AssignKDLoss', 'loss_weight', -1.0),
+        ('loss_logits_kd', 'negatives', 'easy'),
+        ('loss_logits_kd', 'hard_giou', -0.5),
+        ('loss_logits_kd', 'negative_cls', 'True'),
+        ('loss_logits_kd', 'cls_weight', '1'),
+        ('loss_feature_kd', 'mask', 'boxes'),
+        ('loss_feature_kd', 'normalize', 1),
+        ('loss_feature_kd', 'gamma', 1.5),
+        ('loss_aligned_kd', 'preset', 'paper'),
+        ('loss_assign_kd', 'loss_weight', -1.0),
     ],
 )
-def test_other_values_are_refused(kind, option, value):
+def test_other_values_are_refused(name, option, value):
     with pytest.raises(ValueError, match=option):
-        distill('deformable', {'loss_logits_kd': {'type': kind, option: value}})
+        distill('deformable', {name: {'type': PAIR_LOSSES[name].__name__, option: value}})

@@ -46,12 +46,12 @@ def build_injection(
     """
     config = dict(config)
     candidates = RULES if config['type'] == 'auto' else [config['type']]
-    refusals = []
+    refusals: List[str] = []
     for name in candidates:
         options = config if config['type'] != 'auto' else {**config, 'type': name}
         if config['type'] == 'auto' and name != 'TeacherQueryInjection':
             options.pop('references', None)
-        rule = TASK_UTILS.build(options)
+        rule: InjectionRule = TASK_UTILS.build(options)
         reason = rule.refusal(student, teacher)
         if not reason:
             if config['type'] == 'auto':
