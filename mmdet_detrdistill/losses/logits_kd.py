@@ -44,7 +44,7 @@ class LogitsKDLoss(DistillLoss):
     def start(self, pair: DistillPair) -> Callable[[], Dict[str, Tensor]]:
         student, teacher = pair.predictions(pair.student_forward.outputs)
         positive = pair.teacher_positive_mask if self.options.needs_positives else None
-        _, gt_boxes, _ = pair.ground_truth
+        gt_boxes = pair.ground_truth[1] if self.options.negatives == 'hard' else None
         with full_precision(student.logits):
             terms_of = start_logits_kd(
                 student, teacher, positive, self.options, reduce_count, gt_boxes
