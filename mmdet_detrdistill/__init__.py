@@ -13,6 +13,7 @@ if any(find_spec(name) is not None for name in ('mmengine', 'mmcv', 'mmdet', 'mm
     from .detectors import build_adapter, register_adapter
     from .distillation import DETRDistill, DETRDistiller
     from .hooks import (
+        AdaptiveLossWeightHook,
         AssignmentStabilityHook,
         IterationSeedHook,
         LossWeightScheduleHook,
@@ -26,6 +27,7 @@ if any(find_spec(name) is not None for name in ('mmengine', 'mmcv', 'mmdet', 'mm
     from .losses.injection import InjectionRule, TeacherBoxInjection, TeacherQueryInjection
 
     __all__ = [
+        'AdaptiveLossWeightHook',
         'AlignedKDLoss',
         'AssignKDLoss',
         'AssignmentStabilityHook',

@@ -14,8 +14,12 @@ MAY_BE_MISSING = 'needs a GPU'  # the only reason to skip a test in CI
 SLOW = (
     'benchmarks',
     'checkpoints/test_resume.py',
+    'compat',
+    'distillation/test_algorithm.py',
     'distillation/test_processes.py',
     'distillation/test_teacher_pass.py',
+    'distillation/test_unequal.py',
+    'distillation/test_unlabelled_training.py',
     'docs',
     'mim',
     'test_configs.py',
@@ -23,6 +27,7 @@ SLOW = (
     'test_mmrazor_pipelines.py',
     'test_own_project.py',
     'test_packaging.py',
+    'test_runtime.py',
     'test_support.py',
     'tools',
 )

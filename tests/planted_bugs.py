@@ -39,8 +39,8 @@ BUGS = (
     Bug(
         'width and height swapped in the box conversion',
         'boxes.py',
-        '(cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)',
-        '(cx - h / 2, cy - w / 2, cx + h / 2, cy + w / 2)',
+        'half = size / 2',
+        'half = size.flip(-1) / 2',
         (
             'test_boxes.py::test_convention_cxcywh_to_xyxy',
             'test_logits_kd_conventions.py::test_convention_boxes_are_cxcywh',
@@ -109,8 +109,8 @@ BUGS = (
     Bug(
         'student and teacher swapped in the divergence',
         'logits_kd.py',
-        'class_divergence(logits, stages.targets, activation)',
-        'class_divergence(stages.targets.logit(), logits.sigmoid(), activation)',
+        'cross_entropy(logits, stages.targets, activation) - entropy',
+        'cross_entropy(stages.targets.logit(), logits.sigmoid(), activation) - entropy',
         (
             'test_logits_kd.py::test_value_by_hand',
             'test_logits_kd_conventions.py::test_convention_student_first',
@@ -157,8 +157,8 @@ BUGS = (
     Bug(
         'padded pixels count',
         'feature_kd.py',
-        'masks[level] * valid / num_valid',
-        'masks[level] / num_valid',
+        'weights = weights * valid',
+        'weights = weights * torch.ones_like(valid)',
         (
             'test_feature_kd_conventions.py::test_convention_valid_mask_true_is_kept',
             'test_feature_kd_conventions.py::test_convention_padding_does_not_matter',
@@ -247,7 +247,7 @@ BUGS = (
     Bug(
         'normalised feature loss not relative to the features',
         'feature_kd.py',
-        'mean.masked_fill(mean == 0, 1) / size',
+        'mean.masked_fill(mean == 0, 1) / power',
         'mean.masked_fill(mean == 0, 1)',
         (
             'test_feature_kd_conventions.py::test_convention_normalize_by_hand',
@@ -276,6 +276,13 @@ BUGS = (
 
 
 PACKAGE_BUGS = (
+    Bug(
+        'each process follows its own measurements',
+        'hooks/adaptive_weight.py',
+        "        all_reduce(values, op='mean')\n",
+        '',
+        ('hooks/test_adaptive_weight.py::test_two_ranks_keep_equal_weights_also_after_a_resume',),
+    ),
     Bug(
         'matching and boxes follow mixed precision',
         'losses/base.py',

@@ -5,7 +5,7 @@
 For each checkpoint of the distilled or plain student (without any: random weights) it takes the
 training batches of the config, and prints the norm of each loss's gradient in the student over the
 norm of the task loss's gradient, at the weights of the config. The suggestion brings the mean over
-the checkpoints to `--target`.
+the checkpoints to `--target`. `AdaptiveLossWeightHook` measures the same while it trains.
 """
 
 import argparse
@@ -22,21 +22,20 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.check.step import gradient_norms
 from mmdet_detrdistill.checkpoints.export import student_state_dict
 from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from mmdet_detrdistill.config.launch import add_common_options
 from mmdet_detrdistill.config.read import read_config
+from mmdet_detrdistill.distillation.balance import measure
 
 
 def ratios(model: DETRDistill, batches: List[dict]) -> Dict[str, float]:
     """Mean over batches of each distillation loss's gradient norm over the task loss's."""
     found: Dict[str, List[float]] = {}
     for batch in batches:
-        data = model.data_preprocessor(batch, training=True)
-        norms = gradient_norms(model, model.loss(data['inputs'], data['data_samples']))
-        _, task = norms.pop('task')
-        for name, (_, norm) in norms.items():
+        norms = measure(model, batch)
+        task = norms.pop('task')
+        for name, norm in norms.items():
             found.setdefault(name, []).append(norm / task)
     return {name: mean(values) for name, values in found.items()}
 

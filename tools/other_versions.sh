@@ -14,5 +14,6 @@ make setup
 .venv/bin/pip freeze | grep -iE '^(torch|numpy|mmrazor|(onedl-)?mm(engine|cv|det(ection)?))=='
 export OMP_NUM_THREADS=1
 make unit
+.venv/bin/python -m pytest -q tests/compat tests/distillation/test_algorithm.py
 .venv/bin/python tools/quickstart.py --fast
 echo "done in $folder"

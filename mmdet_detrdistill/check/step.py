@@ -2,14 +2,15 @@
 
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..detectors import DetectorAdapter
 from ..detectors.levels import describe_strides
 from ..distillation.algorithm import DETRDistill
+from ..distillation.balance import gradient_norms
 from ..losses.feature_kd import FeatureKDLoss
 from .batch import Rows
 
@@ -70,36 +71,6 @@ def describe_levels(model: DETRDistill) -> Rows:
         return []
     strides = model.student_adapter.strides, model.teacher_adapter.strides
     return [('feature strides', describe_strides(*strides))]
-
-
-def gradient_norms(model: nn.Module, losses: Dict[str, Any]) -> Dict[str, Tuple[float, float]]:
-    """Return value and gradient norm (L2) in the student, of the task loss and each named loss.
-
-    Args:
-        model: a `DETRDistill`.
-        losses: what its `loss` returned; the graph is kept.
-
-    Returns:
-        {'task': (value, norm), 'loss_x_kd': (value, norm), ...}
-    """
-    groups: Dict[str, List[Tensor]] = {'task': []}
-    for name in model.distiller.distill_losses:
-        groups[name] = []
-    for name, value in losses.items():
-        if 'loss' not in name:
-            continue
-        owner = name.split('.')[0]
-        owner = owner if owner in model.distiller.distill_losses else 'task'
-        groups[owner] += [v.mean() for v in (value if isinstance(value, list) else [value])]
-    parameters = [p for p in model.student.parameters() if p.requires_grad]
-    found = {}
-    for name, values in groups.items():
-        if values:
-            total = torch.stack(values).sum()
-            grads = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-            square = sum(float(grad.square().sum()) for grad in grads if grad is not None)
-            found[name] = (float(total), square**0.5)
-    return found
 
 
 def verdict(norm: float, task_norm: float, weight: Optional[float]) -> str:

@@ -81,9 +81,9 @@ def read_annotations(path: str, evaluated: bool = False) -> Labels:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f'{path}: more than one category is called {", ".join(twice)}')
-    keys = dict(id=None, file_name=str, width=float, height=float)
-    _check_entries(path, 'image', content['images'], keys)
-    keys = dict(id=None, image_id=None, category_id=None, bbox=list, area=float)
+    of_image = dict(id=None, file_name=str, width=float, height=float)
+    _check_entries(path, 'image', content['images'], of_image)
+    keys: Dict[str, Any] = dict(id=None, image_id=None, category_id=None, bbox=list, area=float)
     _check_entries(
         path,
         'annotation',
@@ -302,15 +302,15 @@ def resolve_coco_format(cfg: Config) -> None:
     for split in splits:
         ann, images = (osp.join(cfg.data_root, cfg[key]) for key in PLACES[split])
         labels[split] = read_annotations(ann, evaluated=split == 'val')
-        first = osp.join(images, labels[split].first_image)
-        if not osp.isfile(first):
+        image = osp.join(images, labels[split].first_image)
+        if not osp.isfile(image):
             raise FileNotFoundError(
-                f'{ann} names the image {first}, which does not exist; set train_img and val_img '
+                f'{ann} names the image {image}, which does not exist; set train_img and val_img '
                 '(relative to data_root) to the folder of the images'
             )
     where = ' and '.join(found.path for found in labels.values())
-    names = [labels[split].names for split in (splits[0], splits[-1])]
-    cfg.classes = class_names(*names, cfg.get('classes'), where)
+    first, last = (labels[split].names for split in (splits[0], splits[-1]))
+    cfg.classes = class_names(first, last, cfg.get('classes'), where)
     for found in labels.values():
         counted = found.describe(cfg.classes)
         if found.left_out:

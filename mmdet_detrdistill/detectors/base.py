@@ -12,8 +12,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..functional.assign_kd import SetCriterion
-from ..functional.boxes import scale_boxes, xyxy_to_cxcywh
-from ..functional.matching import to_device
+from ..functional.boxes import xyxy_to_cxcywh
+from ..functional.transfer import to_device
 from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
 from .levels import PROBE_SIDE, eval_mode, num_channels
 from .non_finite import name_non_finite_image
@@ -351,6 +351,8 @@ class DetectorAdapter:
         """
         num_stages = outputs.logits.shape[0]
         stages = range(num_stages) if stages is None else stages
+        if label_map is not None:
+            label_map = label_map.to(outputs.logits.device)
         assigner = self.assigner
         assign = assign_batch if is_row_by_row(assigner) else assign_one_by_one
         found = self._explained(
@@ -428,12 +430,13 @@ def _takes(cls: type, method: str, argument: str) -> bool:
 
 def ground_truth(samples: List[Any]) -> Tuple[List[Tensor], List[Tensor], Tensor]:
     """Labels (M_b,), boxes (M_b, 4) cxcywh in [0, 1] per image, and image sizes (B, 2), (h, w)."""
-    labels, boxes, sizes = [], [], []
-    for sample in samples:
-        height, width = sample.metainfo['img_shape'][:2]
-        objects = sample.gt_instances
-        labels.append(objects.labels)
-        boxes.append(xyxy_to_cxcywh(scale_boxes(objects.bboxes, 1 / height, 1 / width)))
-        sizes.append((height, width))
-    like = boxes[0]
-    return labels, boxes, to_device(np.array(sizes, dtype=np.float32), like.device).to(like.dtype)
+    objects = [sample.gt_instances for sample in samples]
+    sizes = [sample.metainfo['img_shape'][:2] for sample in samples]
+    counts = [len(found.labels) for found in objects]
+    boxes_xyxy = torch.cat([found.bboxes for found in objects])
+    # one upload: what each object's box is multiplied by, then the sizes
+    scales = [(1 / w, 1 / h) * 2 for (h, w), count in zip(sizes, counts) for _ in range(count)]
+    values = np.array(scales + [(h, w, h, w) for h, w in sizes], dtype=np.float64)
+    table = to_device(values, boxes_xyxy.device).to(boxes_xyxy.dtype)
+    boxes = xyxy_to_cxcywh(boxes_xyxy * table[: sum(counts)]).split(counts)
+    return [found.labels for found in objects], list(boxes), table[sum(counts) :, :2]

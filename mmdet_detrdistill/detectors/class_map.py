@@ -19,9 +19,13 @@ class ClassMap(NamedTuple):
     student_classes: Tensor
     teacher_classes: Tensor
 
+    def to(self, device: torch.device) -> 'ClassMap':
+        """The map on a device; itself where it is there already."""
+        return ClassMap(*(labels.to(device) for labels in self))
+
     def student_labels(self, labels: Tensor) -> Tensor:
         """Return the student's label of each of the teacher's labels (n,), -1 = none."""
-        same = labels.unsqueeze(-1) == self.label_map.to(labels.device)
+        same = labels.unsqueeze(-1) == self.label_map
         return same.long().argmax(-1).masked_fill(~same.any(-1), -1)
 
 

@@ -12,8 +12,9 @@ from mmdet.models.task_modules.assigners import (
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..functional.boxes import cxcywh_to_xyxy, scale_boxes
+from ..functional.boxes import cxcywh_to_xyxy
 from .base import DetectorAdapter
+from .gt_assignment import image_sizes
 from .outputs import EncoderState, ForwardPass
 from .registry import register_adapter
 
@@ -103,7 +104,8 @@ class GroundingDINOAdapter(DetectorAdapter):
         decoded = self.detector.forward_decoder(**inputs)
         text = {name: state.head_inputs[name] for name in ('memory_text', 'text_token_mask')}
         logits, boxes = self.head(**decoded, **text)
-        scores = logits.float().sigmoid() @ self._token_weights.to(logits.device).T
+        self._token_weights = self._token_weights.to(logits.device)  # it stays there
+        scores = logits.float().sigmoid() @ self._token_weights.T
         return decoded, (torch.logit(scores, eps=torch.finfo(scores.dtype).eps), boxes)
 
     def post_process(self, forward: ForwardPass, samples: List[Any]) -> List[InstanceData]:
@@ -111,13 +113,11 @@ class GroundingDINOAdapter(DetectorAdapter):
         found = []
         limit = (self.head.test_cfg or {}).get('max_per_img', forward.outputs.logits.shape[2])
         scores, boxes = forward.outputs.logits[-1].sigmoid(), forward.outputs.boxes[-1]
-        for sample, score, box in zip(samples, scores, boxes):
+        for size, score, box in zip(image_sizes(samples, boxes), scores, boxes):
             best, places = score.flatten().topk(min(limit, score.numel()))
-            height, width = sample.metainfo['img_shape'][:2]
             corners = cxcywh_to_xyxy(box[places // score.shape[1]]).clamp(0, 1)
-            bboxes = scale_boxes(corners, height, width)
             labels = places % score.shape[1]
-            found.append(InstanceData(bboxes=bboxes, scores=best, labels=labels))
+            found.append(InstanceData(bboxes=corners * size, scores=best, labels=labels))
         return found
 
     def predict(self, images: Tensor, samples: List[Any]) -> List[Any]:

@@ -1,6 +1,6 @@
 """Assignment to the ground truth for all stages and images of a batch at once."""
 
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -11,14 +11,13 @@ from mmdet.models.task_modules.assigners import (
     HungarianAssigner,
     IoUCost,
 )
-from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..functional.boxes import cxcywh_to_xyxy, iou_and_giou, scale_boxes
-from ..functional.matching import to_arrays, to_device
+from ..functional.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
 from ..functional.stages import pick_stages
+from ..functional.transfer import pad_rows, to_device, to_host
 from .outputs import DecoderOutputs
 
 ROW_BY_ROW = (FocalLossCost, ClassificationCost, BBoxL1Cost, IoUCost)
@@ -27,7 +26,9 @@ ROW_BY_ROW = (FocalLossCost, ClassificationCost, BBoxL1Cost, IoUCost)
 def is_row_by_row(assigner: Any) -> bool:
     """Tell whether this is MMDetection's assigner, with costs that treat each query alone."""
     return type(assigner) is HungarianAssigner and all(
-        type(cost) in ROW_BY_ROW and not getattr(cost, 'binary_input', False)
+        type(cost) in ROW_BY_ROW
+        and not getattr(cost, 'binary_input', False)
+        and getattr(cost, 'iou_mode', 'iou') in ('iou', 'giou')
         for cost in assigner.match_costs
     )
 
@@ -47,39 +48,59 @@ def assign_batch(
         (P, B, N) int64 for the P `stages`.
     """
     logits, boxes = pick_stages(outputs.logits, stages), pick_stages(outputs.boxes, stages)
-    num_stages, num_images, num_queries = logits.shape[:3]
-    rows = logits.new_ones(logits.shape[:3])
-    if outputs.query_mask is not None:
-        rows = pick_stages(outputs.query_mask, stages).to(logits.dtype)
-    costs, known = [], []
-    for image, sample in enumerate(samples):
-        objects, size = sample.gt_instances, sample.metainfo['img_shape'][:2]
-        labels = objects.labels
-        if label_map is not None:
-            labels = label_map.to(labels.device)[labels]
-        known.append((labels >= 0).to(logits.dtype))
-        predicted = InstanceData(
-            scores=logits[:, image].flatten(0, 1),
-            bboxes=scale_boxes(cxcywh_to_xyxy(boxes[:, image].flatten(0, 1)), *size),
-        )
-        objects = InstanceData(labels=labels.clamp(min=0), bboxes=objects.bboxes)
-        terms = [_cost(cost, predicted, objects, size) for cost in assigner.match_costs]
-        costs.append(torch.stack(terms).sum(0).to(logits.dtype))
-    moved = to_arrays([tensor.contiguous() for tensor in (rows, *known, *costs)])
-    kept, known_arrays, cost_arrays = (
-        moved[0] > 0,
-        moved[1 : 1 + num_images],
-        moved[1 + num_images :],
-    )
+    objects = pad_objects(samples)
+    labels = objects.labels if label_map is None else label_map[objects.labels]
+    known = (labels >= 0).to(logits.dtype)
+    costs = _costs(assigner, logits, boxes, objects._replace(labels=labels.clamp(min=0)))
+    costs = costs.to(logits.dtype)
+    mask = outputs.query_mask
+    rows = [] if mask is None else [pick_stages(mask, stages).to(logits.dtype)]
+    cost_array, known_array, *kept_arrays = to_host([costs, known, *rows])()
+    kept = kept_arrays[0] > 0 if kept_arrays else np.ones(logits.shape[:3], dtype=bool)
     assignment = np.where(kept, -1, -2)
-    for image in range(num_images):
-        columns = known_arrays[image].nonzero()[0]
-        cost = cost_arrays[image].reshape(num_stages, num_queries, -1)
-        for stage in range(num_stages):
+    for image, count in enumerate(objects.counts):
+        columns = known_array[image, :count].nonzero()[0]
+        for stage in range(len(stages)):
             queries = kept[stage, image].nonzero()[0]
-            found, target_boxes = linear_sum_assignment(cost[stage][np.ix_(queries, columns)])
+            cost = cost_array[stage, image][np.ix_(queries, columns)]
+            found, target_boxes = linear_sum_assignment(cost)
             assignment[stage, image, queries[found]] = columns[target_boxes]
     return to_device(assignment, logits.device)
+
+
+class PaddedObjects(NamedTuple):
+    """The ground truth of B images with fewer than M objects, padded with zeros.
+
+    Attributes:
+        labels: (B, M) int64.
+        boxes_xyxy: (B, M, 4) in pixels.
+        sizes: (B, 4), (w, h, w, h) of each image in pixels.
+        counts: objects of each image.
+    """
+
+    labels: Tensor
+    boxes_xyxy: Tensor
+    sizes: Tensor
+    counts: List[int]
+
+
+def pad_objects(samples: List[Any]) -> PaddedObjects:
+    """The objects of all images in one tensor, made without a loop over images on the device."""
+    objects = [sample.gt_instances for sample in samples]
+    boxes = pad_rows([found.bboxes for found in objects])
+    return PaddedObjects(
+        pad_rows([found.labels for found in objects]),
+        boxes,
+        image_sizes(samples, boxes),
+        [len(found.labels) for found in objects],
+    )
+
+
+def image_sizes(samples: List[Any], like: Tensor) -> Tensor:
+    """(B, 4), (w, h, w, h) of each image in pixels, with dtype and device of `like`."""
+    shapes = [sample.metainfo['img_shape'][:2] for sample in samples]
+    sizes = np.array([(w, h, w, h) for h, w in shapes], dtype=np.float64)
+    return to_device(sizes, like.device).to(like.dtype)
 
 
 def assign_one_by_one(
@@ -92,16 +113,16 @@ def assign_one_by_one(
     """Assign with any assigner, called per stage and image."""
     shape = (len(stages), *outputs.logits.shape[1:3])
     assignment = outputs.logits.new_full(shape, -2, dtype=torch.long)
+    sizes = image_sizes(samples, outputs.boxes)
     for image, sample in enumerate(samples):
-        size = sample.metainfo['img_shape'][:2]
         objects, known = sample.gt_instances, None
         if label_map is not None:
-            labels = label_map.to(objects.labels.device)[objects.labels]
+            labels = label_map[objects.labels]
             known = (labels >= 0).nonzero().flatten()
             objects = InstanceData(bboxes=objects.bboxes[known], labels=labels[known])
         for number, stage in enumerate(stages):
             rows = slice(None) if outputs.query_mask is None else outputs.query_mask[stage, image]
-            corners = scale_boxes(cxcywh_to_xyxy(outputs.boxes[stage, image]), *size)
+            corners = cxcywh_to_xyxy(outputs.boxes[stage, image]) * sizes[image]
             result = assigner.assign(
                 pred_instances=InstanceData(
                     scores=outputs.logits[stage, image][rows], bboxes=corners[rows]
@@ -116,18 +137,32 @@ def assign_one_by_one(
     return assignment
 
 
-def _cost(
-    cost: Any, predicted: InstanceData, objects: InstanceData, size: Tuple[int, int]
+def _costs(
+    assigner: HungarianAssigner, logits: Tensor, boxes: Tensor, objects: PaddedObjects
 ) -> Tensor:
-    """Compute MMDetection's cost without its small tensors, which force a synchronisation."""
-    own, target_boxes = predicted.bboxes, objects.bboxes
-    if type(cost) is IoUCost and cost.iou_mode in ('iou', 'giou'):
-        iou, giou = iou_and_giou(own.unsqueeze(1), target_boxes.unsqueeze(0))
-        return -cost.weight * (iou if cost.iou_mode == 'iou' else giou)
-    if type(cost) is not BBoxL1Cost:
-        return cost(predicted, objects)
-    if cost.box_format == 'xywh':
-        own, target_boxes = bbox_xyxy_to_cxcywh(own), bbox_xyxy_to_cxcywh(target_boxes)
-    height, width = size
-    own, target_boxes = (scale_boxes(value, 1 / height, 1 / width) for value in (own, target_boxes))
-    return torch.cdist(own, target_boxes, p=1) * cost.weight
+    """Sum the assigner's costs, (P, B, N, M).
+
+    Class costs are MMDetection's, for every class; box costs are written out, since MMDetection's
+    make small tensors that force a host-device synchronisation.
+    """
+    sizes = objects.sizes.unsqueeze(1)  # (B, 1, 4)
+    corners = cxcywh_to_xyxy(boxes) * sizes
+    terms = []
+    for cost in assigner.match_costs:
+        if type(cost) is BBoxL1Cost:
+            own, target_boxes = corners, objects.boxes_xyxy
+            if cost.box_format == 'xywh':
+                own, target_boxes = xyxy_to_cxcywh(own), xyxy_to_cxcywh(target_boxes)
+            term = torch.cdist(own / sizes, target_boxes / sizes, p=1) * cost.weight
+        elif type(cost) is IoUCost:
+            iou, giou = iou_and_giou(corners.unsqueeze(-2), objects.boxes_xyxy.unsqueeze(1))
+            term = -cost.weight * (giou if cost.iou_mode == 'giou' else iou)
+        else:
+            classes = torch.arange(logits.shape[-1], device=logits.device)
+            table = cost(
+                InstanceData(scores=logits.flatten(0, 2)), InstanceData(labels=classes)
+            ).view_as(logits)
+            index = objects.labels.expand(*logits.shape[:1], -1, -1).unsqueeze(2)
+            term = table.gather(-1, index.expand(-1, -1, logits.shape[2], -1))
+        terms.append(term)
+    return torch.stack(terms).sum(0)

@@ -43,7 +43,8 @@ class DistillPair:
         self.student, self.teacher = student, teacher
         self.student_forward, self.teacher_forward = student_forward, teacher_forward
         self.samples = samples
-        self.class_map = class_map
+        device = teacher_forward.outputs.logits.device
+        self.class_map = None if class_map is None else class_map.to(device)
         self.assigned_stages = assigned_stages
         self._injections = injections or {}
         self._injected_passes: Dict[str, DecoderOutputs] = {}
@@ -86,9 +87,7 @@ class DistillPair:
     @property
     def teacher_classes(self) -> Optional[Tensor]:
         """(K',) the teacher's classes that the student has, in its order; None = all."""
-        if self.class_map is None:
-            return None
-        return self.class_map.teacher_classes.to(self.student_forward.outputs.logits.device)
+        return None if self.class_map is None else self.class_map.teacher_classes
 
     def without_unmapped(self, logits: Tensor) -> Tensor:
         """Set logits of classes that the teacher does not know to background, without a gradient.
@@ -101,7 +100,7 @@ class DistillPair:
         """
         if self.class_map is None:
             return logits
-        unmapped = self.class_map.label_map.to(logits.device) < 0
+        unmapped = self.class_map.label_map < 0
         unmapped = F.pad(unmapped, (0, logits.shape[-1] - len(unmapped)))  # background counts
         return logits.masked_fill(unmapped, -1e4)
 
@@ -112,9 +111,7 @@ class DistillPair:
             student: its predictions for its own queries, or for the teacher's.
         """
         teacher = self.teacher_forward.outputs
-        student_classes = None
-        if self.class_map is not None:
-            student_classes = self.class_map.student_classes.to(student.logits.device)
+        student_classes = None if self.class_map is None else self.class_map.student_classes
         sides = (
             (student, self.student.activation, student_classes),
             (teacher, self.teacher.activation, self.teacher_classes),

@@ -146,14 +146,15 @@ class DETRDistill(SingleTeacherDistill):
                 teacher = self.teacher_pass(batch_inputs, data_samples)
         if unlabelled:
             data_samples, num_boxes = self.pseudo_labels(
-                self.teacher_adapter, teacher, data_samples, self._checked_class_map()
+                self.teacher_adapter, teacher, data_samples, self._class_map_on(batch_inputs.device)
             )
             statistics['unlabelled.boxes'] = batch_inputs.new_tensor(num_boxes)
         with self.distiller.recording('student'):
             student = self.student_adapter.forward_pass(batch_inputs, data_samples)
+            pair = self._pair(student, teacher, data_samples) if distilling else None
+            started = {} if pair is None else self.distiller.start(pair)
             losses = self._task_loss(student, data_samples)
-        pair = self._pair(student, teacher, data_samples) if distilling else None
-        return {**losses, **self.distiller.compute_distill_losses(pair), **statistics}
+        return {**losses, **self.distiller.compute_distill_losses(pair, started), **statistics}
 
     def predict_teacher(self, data: Dict[str, Any]) -> List[Any]:
         """Predict with the teacher, in the student's labels, to score it like the student.
@@ -169,7 +170,7 @@ class DETRDistill(SingleTeacherDistill):
         """
         data = self.data_preprocessor(data, False)
         return self.teacher_pass.predict(
-            data['inputs'], data['data_samples'], self._checked_class_map()
+            data['inputs'], data['data_samples'], self._class_map_on(data['inputs'].device)
         )
 
     def _task_loss(self, student: ForwardPass, data_samples: List[Any]) -> Dict[str, Tensor]:
@@ -180,13 +181,15 @@ class DETRDistill(SingleTeacherDistill):
             return adapter.task_loss(student, data_samples)
         if labelled:
             return adapter.task_loss(student, data_samples, labelled)
-        nothing = [without_objects(sample) for sample in data_samples]  # the collectives of DDP
-        return {name: 0 * value for name, value in adapter.task_loss(student, nothing).items()}
+        # zero, but with the collectives and the gradients that the other ranks of DDP wait for
+        nothing = [without_objects(sample) for sample in data_samples]
+        losses = adapter.task_loss(student, nothing, list(range(len(nothing))))
+        return {name: 0 * value for name, value in losses.items()}
 
     def _pair(
         self, student: ForwardPass, teacher: ForwardPass, data_samples: List[Any]
     ) -> DistillPair:
-        """Run both forward passes over a batch, with the class map and injections."""
+        """Pair both forward passes over a batch, with the class map and injections."""
         num_stages = (forward.outputs.logits.shape[0] for forward in (student, teacher))
         return DistillPair(
             self.student_adapter,
@@ -194,7 +197,7 @@ class DETRDistill(SingleTeacherDistill):
             student,
             teacher,
             data_samples,
-            self._checked_class_map(),
+            self._class_map_on(student.outputs.logits.device),
             self.distiller.injections,
             self.distiller.assigned_stages(*num_stages),
         )
@@ -219,13 +222,15 @@ class DETRDistill(SingleTeacherDistill):
                 raise
             return getattr(student, name)
 
-    def _checked_class_map(self) -> Optional[ClassMap]:
+    def _class_map_on(self, device: torch.device) -> Optional[ClassMap]:
+        """The class map; once it is on the device, it stays there."""
         mapped = self.class_map_config is not None and not self.teacher_adapter.prompted
         if mapped and self.class_map is None:
             raise RuntimeError(
                 'class_map needs class names: put dict(type="TeacherCheckHook") into custom_hooks, '
                 'or give class_map as a list of labels'
             )
+        self.class_map = None if self.class_map is None else self.class_map.to(device)
         return self.class_map
 
     def train(self, mode: bool = True) -> 'DETRDistill':

@@ -1,7 +1,8 @@
 """The distiller: the named distillation losses of a pair of detectors."""
 
+import math
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmrazor.models.distillers import ConfigurableDistiller
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 from ..detectors import DetectorAdapter
 from ..detectors.pair import DistillPair
 from ..losses import AlignedKDLoss, AssignKDLoss, DistillLoss, FeatureKDLoss, LogitsKDLoss
+from ..losses.base import scaled
 from ..losses.injected_pass import InjectedLoss
 from ..losses.injection import build_injection
 from ..registry import class_of, register
 
+#: waits for what a loss has started, and gives its terms
+Terms = Callable[[], Dict[str, Tensor]]
 #: the names that our own losses go by; a `DistillLoss` of one's own takes any `loss_*`
 PAIR_LOSSES = dict(
     loss_logits_kd=LogitsKDLoss,
@@ -123,11 +127,34 @@ class DETRDistiller(ConfigurableDistiller):
         stages = (loss.assigned_stages(num_student, num_teacher) for loss in active)
         return tuple(sorted({stage for group in stages for stage in group}))
 
-    def compute_distill_losses(self, pair: Optional[DistillPair] = None) -> Dict[str, Tensor]:
+    def start(self, pair: DistillPair) -> Dict[str, Terms]:
+        """Start what losses have the CPU do in the background, such as the matching.
+
+        Args:
+            pair: both forward passes.
+
+        Returns:
+            By name, for `compute_distill_losses`.
+
+        Raises:
+            ValueError: NaN or Inf in the teacher's pass; names what, where and the image.
+        """
+        with _naming_non_finite(pair):
+            started = {
+                name: loss.start(pair)
+                for name, loss in self.pair_losses.items()
+                if self.scale(name)
+            }
+        return {name: terms for name, terms in started.items() if terms is not None}
+
+    def compute_distill_losses(
+        self, pair: Optional[DistillPair] = None, started: Optional[Dict[str, Terms]] = None
+    ) -> Dict[str, Tensor]:
         """Compute all losses of a batch.
 
         Args:
             pair: both forward passes; None = the teacher was not run, and no loss is computed.
+            started: what `start` gave for the pair; read last, when the other losses are queued.
 
         Returns:
             0-d tensors. A loss named `loss_x` gives `loss_x`, or `loss_x.term` per term, and its
@@ -137,36 +164,36 @@ class DETRDistiller(ConfigurableDistiller):
             ValueError: NaN or Inf in the teacher's pass, or where one keeps the student's from
                 being matched; names what, where and the image.
         """
-        try:
-            found = self._compute(pair)
-        except ValueError as error:
-            bad = None if pair is None else pair.name_non_finite()
-            if bad is None:
-                raise
-            raise ValueError(bad) from error
+        if pair is None:
+            names = list(self.distill_losses)
+            return {key: v for name in names for key, v in self._disabled(name).items()}
+        started = self.start(pair) if started is None else started
+        with _naming_non_finite(pair):
+            late = sorted(self.distill_losses, key=lambda name: name in started)
+            terms = {name: self._terms(name, pair, started.get(name)) for name in late}
+        found = {key: v for name in self.distill_losses for key, v in terms[name].items()}
         # Losses that match nothing let NaN pass. The student's own is left to gradient scaling.
-        if found and not torch.isfinite(torch.stack([v.detach() for v in found.values()])).all():
-            bad = None if pair is None else pair.name_non_finite(student=False)
+        if found and not math.isfinite(torch.stack([v.detach() for v in found.values()]).sum()):
+            bad = pair.name_non_finite(student=False)
             if bad is not None:
                 raise ValueError(bad)
         return found
 
-    def _compute(self, pair: Optional[DistillPair]) -> Dict[str, Tensor]:
-        found: Dict[str, Tensor] = {}
-        for name, loss in self.distill_losses.items():
-            scale = self.scale(name)
-            if pair is None or scale == 0:
-                found.update(self._disabled(name))
-            elif isinstance(loss, DistillLoss):
-                for term, value in loss(pair).items():
-                    is_statistic = term in loss.statistics
-                    stem = name[len('loss_') :] if is_statistic else name
-                    found[f'{stem}.{term}' if term else stem] = (
-                        1 if is_statistic else scale
-                    ) * value
-            else:  # MMRazor's, from its recorders
-                mapping = self.loss_forward_mappings[name].items()
-                found[name] = scale * loss(**{key: self.get_record(**at) for key, at in mapping})
+    def _terms(self, name: str, pair: DistillPair, started: Optional[Terms]) -> Dict[str, Tensor]:
+        """The terms of one loss under their log keys, times its factor."""
+        loss, scale = self.distill_losses[name], self.scale(name)
+        if scale == 0:
+            return self._disabled(name)
+        if not isinstance(loss, DistillLoss):  # MMRazor's, from its recorders
+            mapping = self.loss_forward_mappings[name].items()
+            value = loss(**{key: self.get_record(**at) for key, at in mapping})
+            return {name: scaled(value, scale)}
+        found = {}
+        for term, value in (loss(pair) if started is None else started()).items():
+            is_statistic = term in loss.statistics
+            stem = name[len('loss_') :] if is_statistic else name
+            key = f'{stem}.{term}' if term else stem
+            found[key] = value if is_statistic else scaled(value, scale)
         return found
 
     def _disabled(self, name: str) -> Dict[str, Tensor]:
@@ -181,6 +208,18 @@ class DETRDistiller(ConfigurableDistiller):
         modules += [self.connectors[connector] for connector in connectors if connector]
         sums = [parameter.sum() for module in modules for parameter in module.parameters()]
         return {name: 0 * torch.stack(sums).sum()} if sums else {}
+
+
+@contextmanager
+def _naming_non_finite(pair: DistillPair) -> Iterator[None]:
+    """Say of a ValueError which tensor of the pair is NaN or Inf, where one is."""
+    try:
+        yield
+    except ValueError as error:
+        bad = pair.name_non_finite()
+        if bad is None:
+            raise
+        raise ValueError(bad) from error
 
 
 def _checked_entry(name: str, config: Any, mapped: Sequence[str]) -> Dict[str, Any]:

@@ -5,10 +5,10 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from .boxes import cxcywh_to_xyxy, iou_and_giou
+from .boxes import box_iou, cxcywh_to_xyxy, iou_and_giou
 from .stages import Reduce, at_least_one, means_over, pick_stages, stage_pairs
+from .transfer import pad_rows
 
 
 def focal_loss(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
@@ -101,8 +101,7 @@ def assign_kd(
     positive = (assignment >= 0) & taking_part
 
     # Indexing by a mask forces a host-device synchronisation: objects are in one tensor (B, M + 1).
-    objects = pad_sequence([F.pad(values, (0, 1)) for values in gt_labels], batch_first=True)
-    places = pad_sequence([F.pad(values, (0, 0, 0, 1)) for values in gt_boxes], batch_first=True)
+    objects, places = pad_rows(gt_labels), pad_rows(gt_boxes)
     found = assignment.clamp(min=0)
     num_pairs = found.shape[0]
     labels = objects.expand(num_pairs, -1, -1).gather(2, found).masked_fill(~positive, background)
@@ -118,7 +117,7 @@ def assign_kd(
         scale = image_sizes.to(boxes.dtype).flip(-1).repeat(1, 2).unsqueeze(1)
     corners = (cxcywh_to_xyxy(boxes) * scale).flatten(0, 2)
     target_corners = (cxcywh_to_xyxy(target_boxes) * scale).flatten(0, 2)
-    iou, _ = iou_and_giou(corners.detach(), target_corners)
+    iou = box_iou(corners.detach(), target_corners)
     iou = iou.masked_fill(~positive.flatten(), 0)
     values = (
         criterion.cls(logits.flatten(0, 2), labels.flatten(), iou),

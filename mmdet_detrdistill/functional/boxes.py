@@ -2,10 +2,13 @@
 
 from typing import Sequence, Tuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+
+from .transfer import pad_rows, to_device
+
+EPS = 1e-9  # below any area of a pixel; keeps gradients of boxes without area small
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -17,20 +20,15 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     Returns:
         (..., 4), (x1, y1, x2, y2); `xyxy_to_cxcywh` takes it back.
     """
-    cx, cy, w, h = boxes.unbind(-1)
-    return torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), dim=-1)
+    centre, size = boxes.split(2, -1)
+    half = size / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
 
 
 def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
     """Convert corner form (..., 4), (x1, y1, x2, y2), to centre form (..., 4), (cx, cy, w, h)."""
-    x1, y1, x2, y2 = boxes_xyxy.unbind(-1)
-    return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), dim=-1)
-
-
-def scale_boxes(boxes: Tensor, vertical: float, horizontal: float) -> Tensor:
-    """Times two numbers, y and x apart; (..., 4) of any form whose coordinates alternate x, y."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack((x1 * horizontal, y1 * vertical, x2 * horizontal, y2 * vertical), dim=-1)
+    low, high = boxes_xyxy.split(2, -1)
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
 
 
 def clamp_to_image(boxes: Tensor) -> Tensor:
@@ -52,18 +50,28 @@ def iou_and_giou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor
         IoU in [0, 1] and GIoU in (-1, 1], each of the broadcast shape without the 4;
         GIoU <= IoU, both 1 for two equal boxes of positive area.
     """
-    ax1, ay1, ax2, ay2 = boxes_xyxy.unbind(-1)
-    bx1, by1, bx2, by2 = other_xyxy.unbind(-1)
-    eps = 1e-9  # below any area of a pixel; keeps gradients of boxes without area small
-    inter = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0) * (
-        torch.minimum(ay2, by2) - torch.maximum(ay1, by1)
-    ).clamp(min=0)
-    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter
-    hull = (torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)) * (
-        torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
-    )
-    iou = inter / union.clamp(min=eps)
-    return iou, iou - (hull - union) / hull.clamp(min=eps)
+    iou, union = _iou_and_union(boxes_xyxy, other_xyxy)
+    (low, high), (other_low, other_high) = boxes_xyxy.split(2, -1), other_xyxy.split(2, -1)
+    hull = _area(torch.maximum(high, other_high) - torch.minimum(low, other_low))
+    return iou, iou - (hull - union) / hull.clamp(min=EPS)
+
+
+def box_iou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tensor:
+    """Intersection over union alone; see `iou_and_giou`."""
+    return _iou_and_union(boxes_xyxy, other_xyxy)[0]
+
+
+def _iou_and_union(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor]:
+    (low, high), (other_low, other_high) = boxes_xyxy.split(2, -1), other_xyxy.split(2, -1)
+    overlap = torch.minimum(high, other_high) - torch.maximum(low, other_low)
+    inter = _area(overlap.clamp(min=0))
+    union = _area(high - low) + _area(other_high - other_low) - inter
+    return inter / union.clamp(min=EPS), union
+
+
+def _area(extent: Tensor) -> Tensor:
+    width, height = extent.unbind(-1)
+    return width * height
 
 
 def pad_objects(gt_boxes: Sequence[Tensor], dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
@@ -76,9 +84,10 @@ def pad_objects(gt_boxes: Sequence[Tensor], dtype: torch.dtype) -> Tuple[Tensor,
     Returns:
         (B, M, 4) x1y1x2y2 with M = max M_b + 1, and (B, M) bool, True = an object.
     """
-    boxes = pad_sequence([F.pad(boxes, (0, 0, 0, 1)) for boxes in gt_boxes], batch_first=True)
-    ones = [F.pad(torch.ones_like(boxes[:, 0]), (0, 1)) for boxes in gt_boxes]
-    return cxcywh_to_xyxy(boxes.to(dtype)), pad_sequence(ones, batch_first=True) > 0
+    boxes = pad_rows(gt_boxes)
+    counts = to_device(np.array([[len(found)] for found in gt_boxes]), boxes.device)
+    exists = torch.arange(boxes.shape[1], device=boxes.device) < counts
+    return cxcywh_to_xyxy(boxes.to(dtype)), exists
 
 
 def best_giou(boxes: Tensor, gt_boxes: Sequence[Tensor]) -> Tensor:

@@ -62,7 +62,7 @@ def pick_classes(student_logits: Tensor, student_classes: Tensor, activation: st
     """The student's logits (..., C) of the classes (K',) that have a target, background kept."""
     check_activation(activation)
     if activation == 'softmax':
-        background = student_classes.new_tensor([student_logits.shape[-1] - 1])
+        background = student_classes.new_full((1,), student_logits.shape[-1] - 1)
         student_classes = torch.cat((student_classes, background))
     return student_logits[..., student_classes]
 
@@ -85,10 +85,10 @@ def cross_entropy(student_logits: Tensor, targets: Tensor, activation: str) -> T
 
 
 def class_divergence(student_logits: Tensor, targets: Tensor, activation: str) -> Tensor:
-    """Cross entropy of the student under soft labels minus its floor, the labels' own entropy.
+    """Compute the cross entropy under soft labels minus its floor, the labels' own entropy.
 
-    Source: the classification term of DETRDistill, Eq. 3. With soft labels plain BCE never nears 0;
-    subtracting the constant changes no gradient and gives a curve that does.
+    Source: the classification term of DETRDistill, Eq. 3. With soft labels the cross entropy never
+    nears 0; subtracting the constant changes no gradient.
 
     Args:
         student_logits: (..., C).

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import cxcywh_to_xyxy, iou_and_giou, pad_objects
+from .boxes import box_iou, cxcywh_to_xyxy, pad_objects
 from .stages import Reduce, at_least_one
 
 Similarity = Literal['dot', 'cosine']
@@ -84,7 +84,7 @@ def query_quality(
     gt_corners, exists = pad_objects(gt_boxes, corners.dtype)  # (B, M, 4), (B, M)
     if options.quality == 'max_iou':
         scores = _topk_scores(teacher_probs, options.topk)
-        iou, _ = iou_and_giou(corners.unsqueeze(-2), gt_corners.unsqueeze(1))
+        iou = box_iou(corners.unsqueeze(-2), gt_corners.unsqueeze(1))
         quality = scores * iou.masked_fill(~exists.unsqueeze(1), 0).amax(-1)
     else:
         if assignment is None:
@@ -92,7 +92,7 @@ def query_quality(
         scores = teacher_probs.amax(-1)
         index = assignment.clamp(min=0).unsqueeze(-1).expand(-1, -1, -1, 4)
         matched = gt_corners.expand(index.shape[0], -1, -1, -1).gather(2, index)
-        iou, _ = iou_and_giou(corners, matched)
+        iou = box_iou(corners, matched)
         quality = scores**options.gamma * iou ** (1 - options.gamma)  # Eq. 8
         quality = quality.masked_fill(assignment < 0, 0)
     return torch.where(exists.any(-1, keepdim=True), quality, scores)
@@ -132,18 +132,28 @@ def feature_kd(
         ValueError: shapes that differ, naming the level.
     """
     _check_shapes(student_feats, teacher_feats)
-    total = student_feats[0].new_zeros(())
-    for level, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
-        teacher = teacher.detach()
-        valid = torch.ones_like(masks[level]) if valid_masks is None else valid_masks[level]
-        valid = valid / valid.sum((1, 2), keepdim=True).clamp(min=1)
-        weights = masks[level].detach() * valid
-        if normalize:
-            size = (teacher.square().mean(1) * valid).sum((1, 2), keepdim=True).clamp(min=1e-6)
-            mean = weights.sum((1, 2), keepdim=True)
-            weights = weights / mean.masked_fill(mean == 0, 1) / size
-        total = total + (weights * (teacher - student).square().mean(1)).sum()
-    return total / reduce(total.new_full((), masks[0].shape[0]))
+    sizes = [mask[0].numel() for mask in masks]
+
+    def level_sums(values: Tensor) -> Tensor:  # (B, P) -> (levels, B)
+        return torch.stack([part.sum(1) for part in values.split(sizes, 1)])
+
+    # all levels, one after the other: (B, C, P) and (B, P)
+    student, teacher = (
+        torch.cat([feat.flatten(2) for feat in feats], 2)
+        for feats in (student_feats, [feat.detach() for feat in teacher_feats])
+    )
+    weights = torch.cat([mask.detach().flatten(1) for mask in masks], 1)
+    valid = torch.ones_like(weights, dtype=torch.bool)
+    if valid_masks is not None:
+        valid = torch.cat([mask.flatten(1) for mask in valid_masks], 1)
+    counts = level_sums(valid).clamp(min=1)
+    weights = weights * valid
+    errors = level_sums(weights * (teacher - student).square().mean(1)) / counts
+    if normalize:
+        power = (level_sums(teacher.square().mean(1) * valid) / counts).clamp(min=1e-6)
+        mean = level_sums(weights) / counts
+        errors = errors / mean.masked_fill(mean == 0, 1) / power
+    return errors.sum() / reduce(errors.new_full((), errors.shape[1]))
 
 
 @torch.no_grad()

@@ -1,15 +1,15 @@
 """Hungarian-matching logits distillation."""
 
 from dataclasses import dataclass
-from typing import Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple, get_args
+from typing import Callable, Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .boxes import best_giou, clamp_to_image, cxcywh_to_xyxy, iou_and_giou
-from .classes import class_divergence, pick_classes, soft_targets, target_entropy
-from .matching import match_sets, matching_cost, name_non_finite
+from .classes import cross_entropy, pick_classes, soft_targets, target_entropy
+from .matching import matching_cost, name_non_finite, start_matching
 from .stages import (
     GroupReduction,
     Pairing,
@@ -171,6 +171,20 @@ def logits_kd(
         ValueError: unknown option; no positives, objects or embeddings where the options need them;
             NaN or Inf, naming side, image and stage.
     """
+    return start_logits_kd(student, teacher, teacher_positive_mask, options, reduce, gt_boxes)()
+
+
+def start_logits_kd(
+    student: Predictions,
+    teacher: Predictions,
+    teacher_positive_mask: Optional[Tensor],
+    options: LogitsKDOptions = LogitsKDOptions(),
+    reduce: Reduce = at_least_one,
+    gt_boxes: Optional[Sequence[Tensor]] = None,
+) -> Callable[[], Dict[str, Tensor]]:
+    """Start the matching of `logits_kd`; the function that comes back waits for it, and returns
+    what `logits_kd` does.
+    """
     stages = pair_stages(student, teacher, options)
     sets = query_sets(stages, teacher_positive_mask, options, gt_boxes)
     cost = matching_cost(
@@ -186,23 +200,28 @@ def logits_kd(
     # 0 * Inf is NaN: a sigmoid or the clamp would hide an infinite teacher from the matching.
     hidden = 0 * (teacher.logits.sum(-1) + teacher.boxes.sum(-1)).detach()
     cost += pick_stages(hidden, stages.teacher).unsqueeze(-2)
-    try:
-        matches = match_sets(cost, stages.student_mask, [queries for _, queries, _ in sets])
-    except ValueError as error:
-        found = name_non_finite('student', student.logits, student.boxes)
-        found = found or name_non_finite('teacher', teacher.logits, teacher.boxes)
-        raise ValueError(found or str(error)) from error
-    matched = torch.stack(matches).amax(0)  # the sets share no query
-    values = pair_values(stages, matched, student.activation, options)
-    if options.contrast_weight:
-        if student.embeds is None or teacher.embeds is None:
-            raise ValueError('contrast_weight needs the embeds of student and teacher')
-        embeds = (
-            pick_stages(student.embeds, stages.student),
-            pick_stages(teacher.embeds, stages.teacher),
-        )
-        values['contrast'] = options.contrast_weight * contrast(*embeds, matched)
-    return set_terms(values, matched, sets, stages.factors, reduce)
+    matches_of = start_matching(cost, stages.student_mask, [queries for _, queries, _ in sets])
+
+    def terms() -> Dict[str, Tensor]:
+        try:
+            matches = matches_of()
+        except ValueError as error:
+            found = name_non_finite('student', student.logits, student.boxes)
+            found = found or name_non_finite('teacher', teacher.logits, teacher.boxes)
+            raise ValueError(found or str(error)) from error
+        matched = torch.stack(matches).amax(0)  # the sets share no query
+        values = pair_values(stages, matched, student.activation, options)
+        if options.contrast_weight:
+            if student.embeds is None or teacher.embeds is None:
+                raise ValueError('contrast_weight needs the embeds of student and teacher')
+            embeds = (
+                pick_stages(student.embeds, stages.student),
+                pick_stages(teacher.embeds, stages.teacher),
+            )
+            values['contrast'] = options.contrast_weight * contrast(*embeds, matched)
+        return set_terms(values, matched, sets, stages.factors, reduce)
+
+    return terms
 
 
 def pair_stages(student: Predictions, teacher: Predictions, options: PairOptions) -> PairedStages:
@@ -279,18 +298,21 @@ def pair_values(
         options: weights of the terms.
 
     Returns:
-        (P, B, N_t) `bbox` (L1, summed over the 4 coordinates), `giou` (1 - GIoU), `cls`
-        (`class_divergence`) and `entropy` (its floor), all >= 0 up to rounding.
+        (P, B, N_t) `bbox` (L1, summed over the 4 coordinates), `giou` (1 - GIoU), `cls` (cross
+        entropy minus its floor) and `entropy` (the floor: that of the soft labels). With soft
+        labels the cross entropy never nears 0; subtracting the constant changes no gradient. All
+        are >= 0 up to rounding.
     """
     rows = matched.clamp(min=0).unsqueeze(-1)
     boxes = stages.boxes.gather(2, rows.expand(-1, -1, -1, 4))
     logits = stages.logits.gather(2, rows.expand(-1, -1, -1, stages.logits.shape[-1]))
+    entropy = target_entropy(stages.targets, activation)
     _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(stages.target_boxes))
     return {
         'bbox': options.bbox_weight * (boxes - stages.target_boxes).abs().sum(-1),
         'giou': options.giou_weight * (1 - giou),
-        'cls': options.cls_weight * class_divergence(logits, stages.targets, activation),
-        'entropy': options.cls_weight * target_entropy(stages.targets, activation),
+        'cls': options.cls_weight * (cross_entropy(logits, stages.targets, activation) - entropy),
+        'entropy': options.cls_weight * entropy,
     }
 
 

@@ -1,6 +1,8 @@
 """Hungarian matching of two sets of predictions, all stages and images of a batch at once."""
 
-from typing import List, Optional, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Callable, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from .boxes import cxcywh_to_xyxy, iou_and_giou
 from .classes import check_activation
 from .linear_assignment import solve_chains
+from .transfer import to_device, to_host
 
 
 @torch.no_grad()
@@ -73,31 +76,48 @@ def match(
     Raises:
         ValueError: a cost is NaN or infinite; names stage and image.
     """
-    return match_sets(cost, student_mask, [teacher_mask])[0]
+    return start_matching(cost, student_mask, [teacher_mask])()[0]
 
 
 @torch.no_grad()
-def match_sets(
+def start_matching(
     cost: Tensor, student_mask: Optional[Tensor], teacher_masks: Sequence[Optional[Tensor]]
-) -> List[Tensor]:
-    """`match` for several sets of teacher queries; everything goes to the CPU in one transfer.
+) -> Callable[[], List[Tensor]]:
+    """Start `match` for several sets of teacher queries; one transfer takes everything to the CPU.
+
+    The solver works in threads of its own from the moment the costs are on the CPU, while the
+    caller goes on, for instance by queueing work on a GPU.
 
     Args:
         cost: (L, B, N_s, N_t); `student_mask`: (L, B, N_s) or None; see `match`.
         teacher_masks: per set (L, B, N_t) or None; each set is matched with all students.
 
     Returns:
-        Per set what `match` returns.
+        A function that waits for the solver and gives, per set, what `match` returns.
     """
-    num_stages, num_images, _, num_teachers = cost.shape
-    rows = cost.new_ones(cost.shape[:3]) if student_mask is None else student_mask.to(cost.dtype)
-    columns = [
-        cost.new_ones(num_stages, num_images, num_teachers) if mask is None else mask.to(cost.dtype)
-        for mask in teacher_masks
-    ]
-    costs, keep_rows, *keep_columns = to_arrays([cost.detach(), rows, *columns])
+    masks = [mask for mask in (student_mask, *teacher_masks) if mask is not None]
+    arrays_of = to_host([cost.detach(), *(mask.to(cost.dtype) for mask in masks)])
+    given = [mask is not None for mask in (student_mask, *teacher_masks)]
+    job = _background().submit(_match_arrays, arrays_of, given)
+    return lambda: list(to_device(job.result(), cost.device).unbind(0))
+
+
+@lru_cache(maxsize=1)
+def _background() -> ThreadPoolExecutor:
+    """The thread that waits for costs and hands them to the solver's threads."""
+    return ThreadPoolExecutor(1, thread_name_prefix='matching')
+
+
+def _match_arrays(arrays_of: Callable[[], List[np.ndarray]], given: Sequence[bool]) -> np.ndarray:
+    """Solve; (sets, L, B, N_t), see `start_matching`."""
+    costs, *masks = arrays_of()
+    everyone = [np.ones(costs.shape[:2] + (size,), dtype=bool) for size in costs.shape[2:]]
+    rows_given, *columns_given = given
+    keep_rows = masks.pop(0) if rows_given else everyone[0]
+    keep_columns = [masks.pop(0) if there else everyone[1] for there in columns_given]
     finite = np.isfinite(costs)
     all_finite = bool(finite.all())
+    num_stages, num_images, _, num_teachers = costs.shape
     chains, places = [], []
     for number, keep in enumerate(keep_columns):
         for image in range(num_images):
@@ -118,24 +138,7 @@ def match_sets(
         for stage, (found_rows, found_columns) in enumerate(solved):
             row_ids, column_ids = ids[stage]
             matched[number, stage, image, column_ids[found_columns]] = row_ids[found_rows]
-    return list(to_device(matched, cost.device).unbind(0))
-
-
-def to_arrays(tensors: Sequence[Tensor]) -> List[np.ndarray]:
-    """Tensors of one dtype and device as arrays, moved to the CPU in one transfer."""
-    if tensors[0].device.type == 'cpu':
-        return [tensor.numpy() for tensor in tensors]
-    parts = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
-    split = torch.split(parts, [tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape).numpy() for part, tensor in zip(split, tensors)]
-
-
-def to_device(values: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor; from pinned memory, so that a GPU is not waited for."""
-    tensor = torch.from_numpy(values)
-    if device.type == 'cuda':
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return matched
 
 
 def _part(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

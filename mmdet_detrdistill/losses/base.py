@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from inspect import Parameter, signature
 from typing import (
     Any,
+    Callable,
     ClassVar,
     Dict,
     List,
@@ -29,7 +30,8 @@ class DistillLoss(nn.Module):
     """A weight and options around a function of `functional`.
 
     `forward(pair)` takes a `DistillPair` and returns named, weighted 0-d terms; the name '' stands
-    for the loss itself.
+    for the loss itself. A loss that has the CPU work on something while other work is queued
+    overrides `start` instead.
 
     Args:
         loss_weight: factor of every term, >= 0.
@@ -74,6 +76,20 @@ class DistillLoss(nn.Module):
         if len(names) < len(parameters):
             names += [field.name for field in fields(next(iter(cls.presets.values())))]
         return names
+
+    def start(self, pair: Any) -> Optional[Callable[[], Dict[str, Tensor]]]:
+        """Start what goes on in the background; the result waits for it and gives the terms.
+
+        None: there is nothing to start, `forward` does everything.
+        """
+        return None
+
+    def forward(self, pair: Any) -> Dict[str, Tensor]:
+        """Compute the terms of a `DistillPair`."""
+        terms = self.start(pair)
+        if terms is None:
+            raise NotImplementedError(f'{type(self).__name__} needs `forward` or `start`')
+        return terms()
 
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         """Make what depends on both detectors; called once, before the optimizer is built."""
@@ -121,4 +137,9 @@ def as_float(tensor: Tensor) -> Tensor:
 
 def weighted(weight: float, terms: Dict[str, Tensor]) -> Dict[str, Tensor]:
     """Multiply every term by the loss weight."""
-    return {name: weight * value for name, value in terms.items()}
+    return {name: scaled(value, weight) for name, value in terms.items()}
+
+
+def scaled(value: Tensor, factor: float) -> Tensor:
+    """Multiply a value by a factor, without an operation where it is 1."""
+    return value if factor == 1 else factor * value

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..detectors import DetectorAdapter
 from ..detectors.levels import describe_strides
 from ..detectors.pair import DistillPair
-from ..functional.boxes import scale_boxes
 from ..functional.classes import foreground_probs
 from ..functional.feature_kd import (
     MaskOptions,
@@ -128,9 +128,9 @@ class FeatureKDLoss(DistillLoss):
         _, gt_boxes, image_sizes = pair.ground_truth
         if options.mask == 'ground_truth':
             height, width = pair.samples[0].metainfo['batch_input_shape']
-            shares = [scale_boxes(boxes, 1 / height, 1 / width) for boxes in gt_boxes]
-            scales = image_sizes.flip(-1).repeat(1, 2)  # (B, 4), (w, h, w, h)
-            padded = [boxes * scale for boxes, scale in zip(shares, scales)]
+            shares = (image_sizes[:, 1] / width, image_sizes[:, 0] / height)
+            scales = torch.stack(shares, -1).repeat(1, 2)  # (B, 4) of the padded image
+            padded = [boxes * scale for boxes, scale in zip(gt_boxes, scales)]
             return object_masks(padded, [level.size for level in pair.levels])
         if stages is None:
             stages = slice(-1, None) if options.stages == 'last' else slice(None)

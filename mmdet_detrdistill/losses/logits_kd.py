@@ -1,12 +1,12 @@
 """Module of `functional.logits_kd`."""
 
-from typing import ClassVar, Dict, Mapping, Sequence
+from typing import Callable, ClassVar, Dict, Mapping, Sequence
 
 from torch import Tensor
 
 from ..detectors import DetectorAdapter
 from ..detectors.pair import DistillPair
-from ..functional.logits_kd import LogitsKDOptions, logits_kd
+from ..functional.logits_kd import LogitsKDOptions, start_logits_kd
 from ..functional.stages import stage_pairs
 from ..registry import register
 from .base import DistillLoss, full_precision, reduce_count, weighted
@@ -41,10 +41,17 @@ class LogitsKDLoss(DistillLoss):
             return ()
         return stage_pairs(num_student, num_teacher, self.options.pairing).teacher
 
-    def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
+    def start(self, pair: DistillPair) -> Callable[[], Dict[str, Tensor]]:
         student, teacher = pair.predictions(pair.student_forward.outputs)
         positive = pair.teacher_positive_mask if self.options.needs_positives else None
         _, gt_boxes, _ = pair.ground_truth
         with full_precision(student.logits):
-            terms = logits_kd(student, teacher, positive, self.options, reduce_count, gt_boxes)
-        return weighted(self.loss_weight, terms)
+            terms_of = start_logits_kd(
+                student, teacher, positive, self.options, reduce_count, gt_boxes
+            )
+
+        def terms() -> Dict[str, Tensor]:
+            with full_precision(student.logits):
+                return weighted(self.loss_weight, terms_of())
+
+        return terms

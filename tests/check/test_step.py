@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.check.step import count_flops, describe_levels, gradient_norms, verdict
+from mmdet_detrdistill.check.step import count_flops, describe_levels, verdict
+from mmdet_detrdistill.distillation.balance import gradient_norms
 from tests.tiny_detectors import batch, tiny
 
 

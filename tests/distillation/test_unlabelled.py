@@ -194,8 +194,9 @@ def test_only_the_labelled_images_count_in_the_task_loss(student):
 def test_ddq_cannot_leave_images_out():
     model = distilled(task_loss=False, student='ddq')
     images, samples = batch()
-    with pytest.raises(ValueError, match='DDQ'):
-        model.loss(images, mark(samples, 1))
+    for unlabelled in ([1], [0, 1]):
+        with pytest.raises(ValueError, match='DDQ'):
+            model.loss(images, mark(samples, *unlabelled))
 
 
 def test_threshold_outside_its_range():
