@@ -1,4 +1,4 @@
-"""Python calls: write a distillation config, check it, train."""
+"""Python calls: write a distillation config, check it, train, evaluate."""
 
 import os
 import os.path as osp
@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from .check.run import check
+from .checkpoints.export import student_config, student_state_dict
+from .checkpoints.read import load_checkpoint_file, load_state_strictly, unwrap_model
 from .checkpoints.resume import check_start, make_resumable, newest_checkpoint
 from .config.launch import join_processes, scale_learning_rate, use_mixed_precision
 from .config.read import load_config, open_config
@@ -143,6 +145,29 @@ def train(
     check_start(config, runner.model)
     runner.train()
     return runner
+
+
+def evaluate(config: Config, checkpoint: str) -> Dict[str, Any]:
+    """Evaluate a detector, of a distillation the student alone, as `tools/test.py` does.
+
+    Args:
+        config: of the distillation, or a plain one.
+        checkpoint: likewise.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        CheckpointError, ValueError: see `student_state_dict` and `load_state_strictly`.
+    """
+    config = student_config(config)
+    weights = student_state_dict(load_checkpoint_file(checkpoint))
+    config.load_from, config.resume = None, False  # MMEngine would not load strictly
+    join_processes(config)
+    runner = Runner.from_cfg(config)
+    load_state_strictly(unwrap_model(runner.model), weights, checkpoint, what='student')
+    metrics: Dict[str, Any] = runner.test()
+    return metrics
 
 
 def batch_note(config: Config) -> str:

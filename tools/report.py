@@ -13,7 +13,6 @@ import sys
 import warnings
 from typing import Optional, Sequence
 
-from run_report.measure import evaluate
 from run_report.page import Report
 from run_report.work_dir import WorkDirError, read_work_dir
 
@@ -39,9 +38,12 @@ def main(argv: Optional[Sequence[str]] = None) -> Report:
     warnings.filterwarnings('ignore')
     try:
         runs = [read_work_dir(folder.rstrip('/')) for folder in dict.fromkeys(arguments.work_dirs)]
-        for run in runs:
-            if arguments.evaluate and not (run.per_class and run.curve):
-                evaluate(run)
+        if arguments.evaluate:
+            from run_report.measure import evaluate  # slow
+
+            for run in runs:
+                if not (run.per_class and run.curve):
+                    evaluate(run)
     except (WorkDirError, FileNotFoundError) as error:
         sys.exit(f'report: {error}')
     command = shlex.join(['python', 'tools/report.py', *(sys.argv[1:] if argv is None else argv)])

@@ -7,15 +7,9 @@ from argparse import ArgumentParser, Namespace
 from typing import Any, Dict, Optional, Sequence
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from mmdet_detrdistill.checkpoints.export import student_config, student_state_dict
-from mmdet_detrdistill.checkpoints.read import (
-    load_checkpoint_file,
-    load_state_strictly,
-    unwrap_model,
-)
-from mmdet_detrdistill.config.launch import add_common_options, join_processes
+from mmdet_detrdistill.api import evaluate
+from mmdet_detrdistill.config.launch import add_common_options
 from mmdet_detrdistill.config.read import read_config
 
 
@@ -50,17 +44,12 @@ def dump_predictions(config: Config, path: str) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
     """Evaluate, and return the metrics by name."""
     arguments = build_parser().parse_args(argv)
-    config = student_config(read_config(arguments))
+    config = read_config(arguments)
     if arguments.show or arguments.show_dir is not None:
         draw_predictions(config, arguments)
     if arguments.out is not None:
         dump_predictions(config, arguments.out)
-    weights = student_state_dict(load_checkpoint_file(arguments.checkpoint))
-    config.load_from, config.resume = None, False  # MMEngine would not load strictly
-    join_processes(config)
-    runner = Runner.from_cfg(config)
-    load_state_strictly(unwrap_model(runner.model), weights, arguments.checkpoint, what='student')
-    return runner.test()
+    return evaluate(config, arguments.checkpoint)
 
 
 if __name__ == '__main__':

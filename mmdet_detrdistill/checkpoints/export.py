@@ -4,7 +4,7 @@ import os
 import os.path as osp
 from collections import OrderedDict
 from copy import deepcopy
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 from mmdet.registry import MODELS
@@ -89,20 +89,21 @@ def student_config(config: Config) -> Config:
     return student
 
 
-def build_student(config: Config, checkpoint_path: str) -> nn.Module:
+def build_student(config: Config, checkpoint_path: Optional[str]) -> nn.Module:
     """Build the plain detector that a distillation has trained, with its weights.
 
     Args:
         config: of the distillation, or a plain one.
-        checkpoint_path: likewise.
+        checkpoint_path: likewise; None leaves the weights random.
 
     Raises:
         CheckpointError, ValueError: see `student_state_dict` and `load_state_strictly`.
     """
-    weights = student_state_dict(load_checkpoint_file(checkpoint_path))
+    weights = checkpoint_path and student_state_dict(load_checkpoint_file(checkpoint_path))
     with scope_of(config):
         student: nn.Module = MODELS.build(student_config(config).model)
-    load_state_strictly(student, weights, checkpoint_path, what='student')
+    if checkpoint_path and weights:
+        load_state_strictly(student, weights, checkpoint_path, what='student')
     return student
 
 

@@ -161,7 +161,7 @@ def test_eight_groups_differ_in_colour_and_in_dashes():
 def test_nothing_learnt_is_drawn_on_one_per_cent(tmp_path):
     """A curve of zeros has no axis of hundredths."""
     run = work_dir(tmp_path, 'run', STUDENT, [0.0, 0.0])
-    draw = tool('run_report.charts').metric_charts
-    (chart,) = draw(report_of([run]).groups, 'mAP', str(tmp_path))
-    ticks = [float(word) for word in re.findall(r'<text[^>]*>([\d.]+)</text>', chart.svg)]
+    draw = tool('run_report.charts').Charts(report_of([run]).groups, 'mAP', str(tmp_path))
+    ((_, svg),) = draw.curves()
+    ticks = [float(word) for word in re.findall(r'<text[^>]*>([\d.]+)</text>', svg)]
     assert max(ticks) == 2 and sorted(ticks)[:4] == [0.0, 0.2, 0.4, 0.6]

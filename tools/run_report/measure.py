@@ -6,36 +6,33 @@ import tempfile
 import time
 from typing import Any, Dict, List, Sequence, Tuple
 
+import torch
+from mmengine.registry import DATASETS
+
+from mmdet_detrdistill import api
+from mmdet_detrdistill.check.model import parameters_of
+from mmdet_detrdistill.check.step import count_flops
+from mmdet_detrdistill.checkpoints.export import build_student, student_config
+from mmdet_detrdistill.config.read import load_config
+from mmdet_detrdistill.detectors import build_adapter
+from mmdet_detrdistill.registry import scope_of
+
 from .summary import Group
 from .work_dir import TrainingRun, WorkDirError, read_metrics
 
 BATCH = 8
 
 
-def load(model: Any, checkpoint: str) -> Any:
-    """Load the detector's weights, of a distillation the student's."""
-    from mmdet_detrdistill.checkpoints.export import student_state_dict
-    from mmdet_detrdistill.checkpoints.read import load_checkpoint_file, load_state_strictly
-
-    weights = student_state_dict(load_checkpoint_file(checkpoint))
-    load_state_strictly(model, weights, checkpoint, what='detector')
-    return model
+def config_of(run: TrainingRun) -> Any:
+    """The config of the run's detector, in a distillation that of the student."""
+    return student_config(load_config(os.path.join(run.folder, run.config)))
 
 
 def build(run: TrainingRun) -> Dict[str, Any]:
     """The detector of a run in eval mode, its parameters, and bytes of weights and checkpoint."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
-
-    from mmdet_detrdistill.check.model import parameters_of
-    from mmdet_detrdistill.checkpoints.export import student_config
-    from mmdet_detrdistill.config.read import load_config
-
-    config = student_config(load_config(run.config_path))
-    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        model = MODELS.build(config.model).eval()
+    model = build_student(config_of(run), run.checkpoint).eval()
     return {
-        'model': model if run.checkpoint is None else load(model, run.checkpoint),
+        'model': model,
         'parameters': parameters_of(model),
         'weights_bytes': sum(t.numel() * t.element_size() for t in model.state_dict().values()),
         'checkpoint_bytes': run.checkpoint and os.path.getsize(run.checkpoint),
@@ -44,14 +41,10 @@ def build(run: TrainingRun) -> Dict[str, Any]:
 
 def first_image(groups: Sequence[Group]) -> Dict[str, Any]:
     """The first validation image as its pipeline leaves it; empty where no data are there."""
-    from mmengine.registry import DATASETS, DefaultScope
-
-    from mmdet_detrdistill.config.read import load_config
-
     for group in groups:
-        config = load_config(group.runs[0].config_path)
+        config = config_of(group.runs[0])
         try:
-            with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+            with scope_of(config):
                 return dict(DATASETS.build(config.val_dataloader.dataset)[0])
         except (FileNotFoundError, AttributeError):
             continue
@@ -70,11 +63,6 @@ def measure(
     Args:
         seconds: how long each of the two is measured, in total; at least three rounds.
     """
-    import torch
-
-    from mmdet_detrdistill.check.step import count_flops
-    from mmdet_detrdistill.detectors import build_adapter
-
     cards: List[Dict[str, Any]] = []
     missing = []
     for group in groups:
@@ -117,12 +105,11 @@ def batch_of(model: Any, data: Dict[str, Any], size: int) -> Dict[str, Any]:
     return dict(model.data_preprocessor(batch, training=False))
 
 
+@torch.no_grad()
 def time_batches(
     models: Sequence[Any], data: Dict[str, Any], size: int, device: str, seconds: float
 ) -> List[List[float]]:
     """Seconds per forward pass of each detector, in turns, after one warm-up."""
-    import torch
-
     batches = [batch_of(model, data, size) for model in models]
     wait = torch.cuda.synchronize if device == 'cuda' else lambda: None
     taken: List[List[float]] = [[] for _ in models]
@@ -131,38 +118,27 @@ def time_batches(
         for model, batch, times in zip(models, batches, taken):
             wait()
             start = time.perf_counter()
-            with torch.no_grad():
-                model.predict(batch['inputs'], batch['data_samples'], rescale=False)
+            model.predict(batch['inputs'], batch['data_samples'], rescale=False)
             wait()
             times.append(time.perf_counter() - start)
     return [times[1:] for times in taken]
 
 
 def evaluate(run: TrainingRun) -> None:
-    """Set `per_class` (and `curve`, where it is empty) by evaluating the last checkpoint.
+    """Evaluate the last checkpoint: AP per class, and the metrics at the end of the curve.
 
     Raises:
         WorkDirError: there is no checkpoint.
         FileNotFoundError: the validation data are not there.
     """
-    from mmengine.runner import Runner
-
-    from mmdet_detrdistill.checkpoints.export import student_config
-    from mmdet_detrdistill.config.read import load_config
-
     if run.checkpoint is None:
         raise WorkDirError(f'{run.folder}: there is no checkpoint to evaluate')
-    config = student_config(load_config(run.config_path))
+    config = config_of(run)
     evaluators = config.test_evaluator
     for metric in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         if str(metric.type).endswith('CocoMetric'):
             metric.classwise = True
-    config.load_from, config.resume = None, False
     with tempfile.TemporaryDirectory() as config.work_dir:
-        runner = Runner.from_cfg(config)
-        load(runner.model, run.checkpoint)
-        metrics, run.per_class = read_metrics(runner.test())
-    if not run.curve:
-        train = run.settings.get('train_cfg') or {}
-        length = train.get('max_iters', train.get('max_epochs'))
-        run.curve = [{run.unit: length, **metrics}]
+        metrics, per_class = read_metrics(api.evaluate(config, run.checkpoint))
+    train = run.settings.get('train_cfg') or {}
+    run.add_evaluation(train.get('max_iters', train.get('max_epochs')), metrics, per_class)

@@ -5,10 +5,11 @@ import json
 import os
 import warnings
 from contextlib import redirect_stdout
+from datetime import datetime, timezone
 from typing import Any, Dict, List, Optional, Sequence
 
-from . import charts, summary
-from .measure import measure
+from . import summary
+from .charts import Charts
 from .work_dir import TrainingRun
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
@@ -44,13 +45,21 @@ class Report:
         self.how: Dict[str, Any] = {}
         missing = ['parameters, FLOPs, latency, throughput: not measured (--seconds 0)']
         if seconds:
+            from .measure import measure  # slow
+
             with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # COCO's reader talks
                 warnings.simplefilter('ignore')
                 self.cards, self.how, missing = measure(self.groups, seconds)
         self.missing += missing
-        about = dict(title=title, command=command, date=summary.now(), **(more or {}))
-        machine = dict(hardware=summary.hardware(), versions=summary.versions())
-        self.facts: Dict[str, Any] = {**about, **machine}
+        now = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        about = dict(title=title, command=command, date=now, **(more or {}))
+        from mmdet_detrdistill.compat.environment import versions  # slow
+
+        self.facts: Dict[str, Any] = {
+            **about,
+            'hardware': summary.hardware(),
+            'versions': versions(),
+        }
 
     @property
     def table(self) -> str:
@@ -88,11 +97,7 @@ class Report:
             metric=self.metric,
             rows=summary.rows(self.summary),
             gains=summary.sentences(self.gains),
-            styles=charts.styles_of(self.groups),
-            curves=charts.metric_charts(self.groups, self.metric, folder),
-            instability=charts.instability_chart(self.groups, folder),
-            classes=charts.class_charts(self.groups, folder),
-            losses=charts.loss_charts(self.groups, folder),
+            charts=Charts(self.groups, self.metric, folder),
         )
         paths = [os.path.join(folder, name) for name in ('report.html', 'report.json')]
         for path, content in zip(paths, (text, json.dumps(self.as_dict(), indent=1))):
@@ -108,24 +113,16 @@ def find_missing(groups: Sequence[summary.Group]) -> List[str]:
     for role, name in (('teacher', 'teacher'), ('student', 'student trained alone')):
         if 'distilled' in roles and role not in roles:
             found.append(f'no work directory of the {name} was given: it is in no curve')
-    for group in groups:
-        lacking: Dict[str, List[str]] = {}  # what, and in which folders
-        for run in group.runs:
-            for text in lacks(run):
-                lacking.setdefault(text, []).append(run.folder)
-        found += [f'{group.label}, {", ".join(f)}: {text}' for text, f in lacking.items()]
-    return found
-
-
-def lacks(run: TrainingRun) -> List[str]:
-    """What one run lacks, in words."""
     classes = 'set classwise=True in a CocoMetric evaluator, or use --evaluate'
     hook = "add dict(type='AssignmentStabilityHook') to custom_hooks"
-    texts = {
-        'no evaluation was logged (--evaluate evaluates it)': not run.curve,
-        f'no AP per class was logged: {classes}': run.curve and not run.per_class,
-        'no checkpoint; measured with random weights': run.checkpoint is None,
-        f'no instability of the assignment was logged: {hook}': not run.instability,
-        'the seed is not known': run.seed is None,
-    }
-    return [text for text, lacking in texts.items() if lacking]
+    for group in groups:
+        for text, lacks in (
+            ('no evaluation was logged (--evaluate evaluates it)', lambda r: not r.curve),
+            (f'no AP per class was logged: {classes}', lambda r: r.curve and not r.per_class),
+            ('no checkpoint; measured with random weights', lambda r: r.checkpoint is None),
+            (f'no instability of the assignment was logged: {hook}', lambda r: not r.instability),
+            ('the seed is not known', lambda r: r.seed is None),
+        ):
+            folders = [run.folder for run in group.runs if lacks(run)]
+            found += [f'{group.label}, {", ".join(folders)}: {text}'] if folders else []
+    return found

@@ -1,9 +1,10 @@
 """Groups of trainings and the figures of a report: means, spreads, gains, the table."""
 
-import datetime
 import os
 import platform
+import re
 import statistics
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -217,22 +218,8 @@ def hardware() -> Dict[str, Any]:
     import torch
 
     processor = platform.processor() or platform.machine()
-    if os.path.isfile('/proc/cpuinfo'):
-        with open('/proc/cpuinfo') as file:
-            names = [
-                line.split(':', 1)[1].strip() for line in file if line.startswith('model name')
-            ]
+    with suppress(OSError), open('/proc/cpuinfo') as file:
+        names = re.findall(r'model name\s*: (.*)', file.read())
         processor = names[0] if names else processor
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {'processor': processor, 'cores': os.cpu_count(), 'gpu': gpu}
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
-
-
-def versions() -> Dict[str, str]:
-    """Versions of Python and of what decides the figures."""
-    from mmdet_detrdistill.compat.environment import versions as installed
-
-    return installed()

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -82,10 +83,6 @@ class TrainingRun:
     role: str = ''
 
     @property
-    def config_path(self) -> str:
-        return os.path.join(self.folder, self.config)
-
-    @property
     def unit(self) -> str:
         """What the training's length is counted in, 'epoch' or 'iteration'."""
         return 'iteration' if 'max_iters' in (self.settings.get('train_cfg') or {}) else 'epoch'
@@ -106,6 +103,14 @@ class TrainingRun:
     def final(self) -> Point:
         """Metrics of the last evaluation; empty without one."""
         return {k: v for k, v in self.curve[-1].items() if k != self.unit} if self.curve else {}
+
+    def add_evaluation(
+        self, place: int, metrics: Point, per_class: Optional[Dict[str, float]] = None
+    ) -> None:
+        """Append to the curve; an earlier evaluation at the same place goes."""
+        self.curve = [point for point in self.curve if point[self.unit] != place]
+        self.curve.append({self.unit: place, **metrics})
+        self.per_class = per_class or {}
 
     @property
     def method(self) -> str:
@@ -145,15 +150,11 @@ def read_work_dir(folder: str) -> TrainingRun:
         settings = Config.fromfile(configs[-1], import_custom_modules=False).to_dict()
     except Exception as error:  # a config is code: anything can go wrong in it
         raise WorkDirError(f'{configs[-1]}: {type(error).__name__}: {error}') from error
-    run = TrainingRun(folder, os.path.basename(configs[-1]), settings)
-    read_logs(run)
+    run = read_logs(TrainingRun(folder, os.path.basename(configs[-1]), settings))
     run.environment = read_environment(os.path.dirname(os.path.dirname(logs[-1])))
     run.checkpoint = last_checkpoint(folder)
-    try:
-        with open(os.path.join(folder, 'done.json')) as file:
-            run.minutes = json.load(file).get('minutes')
-    except (OSError, ValueError):
-        pass
+    with suppress(OSError, ValueError), open(os.path.join(folder, 'done.json')) as file:
+        run.minutes = json.load(file).get('minutes')
     return run
 
 
@@ -163,21 +164,32 @@ def log_files(folder: str) -> List[str]:
 
 
 def read_logs(run: TrainingRun) -> TrainingRun:
-    """Fill `curve`, `per_class`, `losses` and `instability` from the logs."""
-    for path in log_files(run.folder):
-        _add(run, read_lines(path))
+    """Fill `curve`, `per_class`, `losses` and `instability` from the logs.
+
+    What earlier logs say of the steps after a log's first one is dropped.
+    """
+    for lines in map(read_lines, log_files(run.folder)):
+        first = next((line for line in lines if 'loss' in line), None)
+        if first is not None:
+            start = first['step'] if run.unit == 'iteration' else first.get('epoch', math.inf)
+            for name, values in run.losses.items():
+                run.losses[name] = [point for point in values if point[0] < first['step']]
+            run.curve = [point for point in run.curve if point[run.unit] < start]
+            run.instability = [point for point in run.instability if point[0] < start]
+        step = 0
+        for line in lines:
+            if 'loss' in line:
+                step = line['step']
+                for name in line.keys() - set(COUNTERS):
+                    run.losses.setdefault(name, []).append((step, line[name]))
+            elif INSTABILITY in line:
+                run.instability.append((line['step'], line[INSTABILITY]))
+            elif 'time' in line:  # MMEngine's line of an evaluation; its step may count epochs
+                metrics, per_class = read_metrics(line)
+                place = max(line['step'], step) if run.unit == 'iteration' else line['step']
+                if metrics:
+                    run.add_evaluation(place, metrics, per_class)
     return run
-
-
-def distillation_share(run: TrainingRun) -> List[Tuple[int, float]]:
-    """Per cent of the loss that the distillation losses make up, by iteration; [] without any."""
-    parts: Dict[int, float] = {}
-    for name, values in run.losses.items():
-        if is_distillation(name):
-            for step, value in values:
-                parts[step] = parts.get(step, 0.0) + value
-    totals = dict(run.losses.get('loss', []))
-    return [(step, 100 * v / totals[step]) for step, v in sorted(parts.items()) if totals.get(step)]
 
 
 def read_lines(path: str) -> List[Dict[str, Any]]:
@@ -188,64 +200,36 @@ def read_lines(path: str) -> List[Dict[str, Any]]:
             try:
                 entries.append(json.loads(line))
             except ValueError as error:
-                if not line.endswith('\n'):
-                    break
-                raise WorkDirError(f'{path}, line {number}: not JSON ({error})') from error
+                if line.endswith('\n'):
+                    raise WorkDirError(f'{path}, line {number}: not JSON ({error})') from error
     return entries
 
 
-def _add(run: TrainingRun, lines: List[Dict[str, Any]]) -> None:
-    """Append a log; what earlier logs say of the steps after its first one is dropped."""
-    first = next((line for line in lines if 'loss' in line), None)
-    if first is not None:
-        start = first['step'] if run.unit == 'iteration' else first.get('epoch', math.inf)
-        run.losses = {
-            name: [point for point in values if point[0] < first['step']]
-            for name, values in run.losses.items()
-        }
-        run.curve = [point for point in run.curve if point[run.unit] < start]
-        run.instability = [point for point in run.instability if point[0] < start]
-    step = 0
-    for line in lines:
-        if 'loss' in line:
-            step = line['step']
-            for name, value in line.items():
-                if name not in COUNTERS:
-                    run.losses.setdefault(name, []).append((step, value))
-        elif INSTABILITY in line:
-            run.instability.append((line['step'], line[INSTABILITY]))
-        elif 'time' in line:  # MMEngine's line of an evaluation; its step may count epochs
-            metrics, per_class = read_metrics(line)
-            place = max(line['step'], step) if run.unit == 'iteration' else line['step']
-            if metrics:
-                run.curve = [point for point in run.curve if point[run.unit] != place]
-                run.curve.append({run.unit: place, **metrics})
-                run.per_class = per_class
+def distillation_share(run: TrainingRun) -> List[Tuple[int, float]]:
+    """Per cent of the loss that the distillation losses make up, by iteration; [] without any."""
+    parts: Dict[int, float] = {}
+    for name in filter(is_distillation, run.losses):
+        for step, value in run.losses[name]:
+            parts[step] = parts.get(step, 0.0) + value
+    totals = dict(run.losses.get('loss', []))
+    return [(step, 100 * v / totals[step]) for step, v in sorted(parts.items()) if totals.get(step)]
 
 
 def read_environment(start: str) -> Dict[str, str]:
     """Versions, device and seed from the head of the log in a start's folder."""
+    names = 'Python|PyTorch|MMEngine|GPU 0|CUDA available|seed'
     environment: Dict[str, str] = {}
     for path in glob.glob(os.path.join(start, '*.log')):
         with open(path, errors='replace') as file:
-            head = file.read(20000)
-        for name in ('Python', 'PyTorch', 'MMEngine', 'GPU 0', 'CUDA available', 'seed'):
-            match = re.search(rf'^    {re.escape(name)}: (\S+( \S+)*)', head, re.MULTILINE)
-            if match is not None:
-                environment[name] = match.group(1).split(' (')[0]
+            found = re.findall(rf'^    ({names}): (\S+(?: \S+)*)', file.read(20000), re.MULTILINE)
+        environment.update((name, text.split(' (')[0]) for name, text in found)
     return environment
 
 
 def last_checkpoint(folder: str) -> Optional[str]:
     """The checkpoint that MMEngine noted as its last, wherever the folder lies now."""
     noted = ''
-    note = os.path.join(folder, 'last_checkpoint')
-    if os.path.isfile(note):
-        with open(note) as file:
-            noted = os.path.basename(file.read().strip())
+    with suppress(OSError), open(os.path.join(folder, 'last_checkpoint')) as file:
+        noted = os.path.join(folder, os.path.basename(file.read().strip()))
     paths = [path for kind in ('epoch', 'iter') for path in glob.glob(f'{folder}/{kind}_*.pth')]
-
-    def order(path: str) -> Tuple[bool, float]:
-        return os.path.basename(path) == noted, os.path.getmtime(path)
-
-    return max(paths, key=order) if paths else None
+    return max(paths, key=lambda path: (path == noted, os.path.getmtime(path)), default=None)
