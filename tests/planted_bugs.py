@@ -39,8 +39,8 @@ BUGS = (
     Bug(
         'width and height swapped in the box conversion',
         'boxes.py',
-        'half = size / 2',
-        'half = size.flip(-1) / 2',
+        'centre, size = boxes.split(2, -1)',
+        'centre, size = boxes[..., :2], boxes[..., 2:].flip(-1)',
         (
             'test_boxes.py::test_convention_cxcywh_to_xyxy',
             'test_logits_kd_conventions.py::test_convention_boxes_are_cxcywh',
