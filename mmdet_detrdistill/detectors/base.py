@@ -301,7 +301,7 @@ class DetectorAdapter:
 
     def check_num_predictions(self) -> None:
         """Raise ValueError when `test_cfg` asks for more predictions than the queries make."""
-        wanted = (self.detector.test_cfg or {}).get('max_per_img', 0)
+        wanted = (self.head.test_cfg or {}).get('max_per_img', 0)
         found = self.num_queries * (self.num_classes if self.activation == 'sigmoid' else 1)
         if wanted > found:
             raise ValueError(

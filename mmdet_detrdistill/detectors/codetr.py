@@ -49,7 +49,7 @@ class CoDETRAdapter(DetectorAdapter):
         calls: List[Any] = []
         handle = head.transformer.register_forward_hook(lambda *call: calls.append(call))
         try:
-            logits, boxes = head(features, [sample.metainfo for sample in samples])[:2]
+            predicted = head(features, [sample.metainfo for sample in samples])
         finally:
             handle.remove()
         _, (_, masks, *_), (hidden_states, references, _, _, memory) = calls[0]
@@ -64,4 +64,4 @@ class CoDETRAdapter(DetectorAdapter):
             head_inputs={},
         )
         decoded = dict(hidden_states=hidden_states.transpose(1, 2))
-        return ForwardPass(state, self._outputs(decoded, (logits, boxes), slice(None)))
+        return ForwardPass(state, self._outputs(decoded, predicted, slice(None)))
