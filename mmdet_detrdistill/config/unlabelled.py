@@ -14,8 +14,8 @@ def resolve_unlabelled(config: Config) -> None:
     """Join the images of `config.unlabelled` to the training data, with the same pipeline.
 
     Does nothing without the key, which is used up. It names the folder, or is a dict with arguments
-    of `UnlabelledImages` (`data_prefix`, `ann_file`, `indices` ...). The sampler of the config sees labelled and
-    unlabelled images alike: an epoch takes each once.
+    of `UnlabelledImages` (`data_prefix`, `ann_file`, `indices` ...). The sampler of the config sees
+    labelled and unlabelled images alike: an epoch takes each once.
 
     Raises:
         ValueError: the training data's pipeline does not end in packed samples, as under a wrapper

@@ -1,5 +1,5 @@
-# The other nine tenths of the images beside the labelled tenth, without their labels. An epoch has as
-# many images as the other trainings'.
+# The labelled tenth, and the other nine tenths without their labels. An epoch has as many images as
+# in the other rows.
 _base_ = './tenth_distilled.py'
 
 train_dataloader = dict(
