@@ -1,6 +1,6 @@
 """Co-DETR, of MMDetection's projects/CO-DETR: the query head owns encoder and decoder."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, List, Tuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class CoDETRAdapter(DetectorAdapter):
     for the length of the call, reads them. Tensors inside are sequence first.
     """
 
-    stages = ('extract_feat',)
+    stages = ('extract_feat', 'query_head.forward', 'query_head.predict_by_feat')
     head_name = 'query_head'
     teacher_only = 'its auxiliary heads, dense and two-stage, train with losses of their own'
 
@@ -38,11 +38,6 @@ class CoDETRAdapter(DetectorAdapter):
     def num_layers(self) -> Tuple[int, int]:
         transformer = self.head.transformer
         return int(transformer.encoder.num_layers), int(transformer.decoder.num_layers)
-
-    def pre_transformer(
-        self, images: Tensor, samples: List[Any]
-    ) -> Tuple[Tuple[Tensor, ...], Dict[str, Any], Dict[str, Any]]:
-        return tuple(self.detector.extract_feat(images)), {}, {}
 
     def forward_pass(self, images: Tensor, samples: List[Any]) -> ForwardPass:
         head, (features, _, _) = self.head, self.pre_transformer(images, samples)

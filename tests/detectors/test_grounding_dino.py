@@ -107,7 +107,7 @@ def test_names_of_the_data_are_the_prompt_after_renaming(model, monkeypatch):
     [
         (None, None, 'no class names'),
         (None, ['cat', 'dog'], '2 class names'),
-        (None, ['cat', 'dog', 'zebra'], "matches class 'zebra'"),
+        (None, ['cat', 'dog', 'gnu'], "matches class 'gnu'"),
         (None, ['cat', 'dog', '(x)'], 'matches class'),
         ({'bird': 'red'}, NAMES, "'bird'"),
         ([0, 1, 2], NAMES, 'prompted'),
