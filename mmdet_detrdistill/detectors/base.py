@@ -15,7 +15,7 @@ from ..functional.assign_kd import SetCriterion
 from ..functional.boxes import xyxy_to_cxcywh
 from ..functional.transfer import to_device
 from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
-from .levels import PROBE_SIDE, eval_mode, num_channels
+from .levels import PROBE_SIZE, eval_mode, num_channels
 from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass
 
@@ -183,14 +183,14 @@ class DetectorAdapter:
             ValueError: the detector refuses such an image.
         """
         try:
-            features = self.probe((PROBE_SIDE, PROBE_SIDE))
+            features = self.probe(PROBE_SIZE)
         except Exception as error:  # anything a backbone may raise
             raise ValueError(
                 f'the strides of the {self.side} {type(self.detector).__name__} cannot be measured '
-                f'on an image of {PROBE_SIDE} x {PROBE_SIDE} pixels ({error}): give it an adapter '
+                f'on an image of {PROBE_SIZE} pixels ({error}): give it an adapter '
                 'with `strides`'
             ) from error
-        return tuple(round(PROBE_SIDE / feature.shape[-1]) for feature in features)
+        return tuple(round(PROBE_SIZE[1] / feature.shape[-1]) for feature in features)
 
     def probe(self, size: Tuple[int, int]) -> Tuple[Tensor, ...]:
         """Make the feature maps of one black image of (H, W) pixels, in eval mode."""

@@ -14,7 +14,7 @@ from tests.stand_ins.rtdetr import RTDETR, rtdetr
 from tests.tiny_detectors import batch, tiny
 
 
-@pytest.fixture(scope='module', params=['RTDETR', 'RTDETRV2'])
+@pytest.fixture(scope='module', params=['RTDETRV2', 'DEIMRTDETR'])
 def detector(request):
     return rtdetr(version=request.param)
 
