@@ -50,8 +50,8 @@ class RTDETRAdapter(DetectorAdapter):
 class DFINEAdapter(RTDETRAdapter):
     def __init__(self, detector: nn.Module, side: str = 'student') -> None:
         raise TypeError(
-            f'{side} {type(detector).__name__} is not supported yet: D-FINE and DEIM predict '
-            'distributions of box sides beside the boxes. RT-DETR v1 and v2 are.'
+            f'{side} {type(detector).__name__} is not supported: D-FINE, and DEIM on it, predict '
+            'distributions of box sides beside the boxes. RT-DETR v1, v2 and DEIM on them are.'
         )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
@@ -32,6 +33,27 @@ def patch_student(variant):
     if variant == 'dab':
         config.backbone['out_indices'], config.neck.in_channels = (3,), [32]
     return build(config, 1)
+
+
+class VisionPatches(nn.Module):
+    """The map of a DINOv2: one level of 14 pixels, of a whole number of patches or of a padded."""
+
+    def __init__(self, padded):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 14, stride=14)
+        self.padding = 13 if padded else 0
+
+    def forward(self, images):
+        return [self.layer(nn.functional.pad(images, (0, self.padding, 0, self.padding)))]
+
+
+@pytest.mark.parametrize('padded', [False, True])
+def test_a_level_of_14_pixels_is_measured_exactly(padded):
+    config = tiny_config('dino')
+    config.neck.in_channels = [8]
+    detector = build(config)
+    detector.backbone = VisionPatches(padded)
+    assert build_adapter(detector).strides == (14, 28, 56, 112)
 
 
 def odd_batch(side, padded):
