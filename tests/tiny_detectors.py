@@ -99,7 +99,8 @@ def build(config: Dict[str, Any], seed: int = 0) -> torch.nn.Module:
         logging.disable(logging.NOTSET)
     # Fresh DETR heads predict the same box for every query: spread them, or matching is a tie.
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.bbox_head.parameters():
+    head = model.bbox_head if hasattr(model, 'bbox_head') else model.roi_head
+    for parameter in head.parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         parameter.data.add_(0.05 * noise)
     return model
