@@ -16,9 +16,7 @@ from typing import Dict, List, Optional, Sequence
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmdet_detrdistill import DETRDistill
@@ -27,6 +25,7 @@ from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from mmdet_detrdistill.config.launch import add_common_options
 from mmdet_detrdistill.config.read import read_config
 from mmdet_detrdistill.distillation.balance import measure
+from mmdet_detrdistill.registry import scope_of
 
 
 def ratios(model: DETRDistill, batches: List[dict]) -> Dict[str, float]:
@@ -40,11 +39,6 @@ def ratios(model: DETRDistill, batches: List[dict]) -> Dict[str, float]:
     return {name: mean(values) for name, values in found.items()}
 
 
-def first_batches(config: Config, count: int) -> List[dict]:
-    loader = iter(Runner.build_dataloader(config.train_dataloader, seed=0))
-    return [next(loader) for _ in range(count)]
-
-
 def main(argv: Optional[Sequence[str]] = None) -> Dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_common_options(parser)
@@ -56,11 +50,12 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, float]:
     MMLogger.get_current_instance().setLevel('WARNING')
 
     config = read_config(args)
-    with DefaultScope.overwrite_default_scope('mmdet'):
+    with scope_of(config):
         torch.manual_seed(0)
         model = MODELS.build(config.model)
         model.init_weights()
-        batches = first_batches(config, args.batches)
+        loader = iter(Runner.build_dataloader(config.train_dataloader, seed=0))
+        batches = [next(loader) for _ in range(args.batches)]
     rows: Dict[str, Dict[str, float]] = {}
     for path in args.checkpoints or ['']:
         if path:

@@ -20,7 +20,6 @@ from mmdet.registry import DATASETS
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 from mmdet_detrdistill.check.batch import data_class_names
@@ -36,6 +35,7 @@ from mmdet_detrdistill.config.launch import add_config_options
 from mmdet_detrdistill.config.read import read_config
 from mmdet_detrdistill.detectors.class_map import settle_classes
 from mmdet_detrdistill.hooks.fixed_images import fixed_image
+from mmdet_detrdistill.registry import scope_of
 from mmdet_detrdistill.visualization import Predictions, draw_all, view_pair
 
 
@@ -65,7 +65,7 @@ def load_images(config: Config, paths: Sequence[str]) -> List[Dict[str, Any]]:
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f'{", ".join(missing)} does not exist')
-    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+    with scope_of(config):
         try:
             dataset = DATASETS.build(config.val_dataloader.dataset)
         except FileNotFoundError:
@@ -75,17 +75,13 @@ def load_images(config: Config, paths: Sequence[str]) -> List[Dict[str, Any]]:
     places = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
     known = {Path(place).resolve(): index for index, place in enumerate(places)}
     images = []
-    for path in paths:
-        index = known.get(Path(path).resolve())
-        data = (
-            pipeline(dict(img_path=path, img_id=0))
-            if index is None
-            else fixed_image(dataset, index)
-        )
-        if index is None:
+    for path in map(Path, paths):
+        if path.resolve() in known:
+            images.append(fixed_image(dataset, known[path.resolve()]))
+        else:
+            images.append(pipeline(dict(img_path=str(path), img_id=0)))
             empty = dict(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-            data['data_samples'].gt_instances = InstanceData(**empty)
-        images.append(data)
+            images[-1]['data_samples'].gt_instances = InstanceData(**empty)
     return images
 
 

@@ -4,7 +4,19 @@ import json
 import math
 import os.path as osp
 from collections import Counter
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
@@ -76,20 +88,16 @@ def read_annotations(path: str, evaluated: bool = False) -> Labels:
         if not content[key]:
             raise ValueError(f'{path}: `{key}` is empty')
     categories = content['categories']
-    _check_entries(path, 'category', categories, dict(id=None, name=str))
+    _check_entries(path, 'category', categories, dict(id='', name=TEXT))
     names = [category['name'] for category in categories]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f'{path}: more than one category is called {", ".join(twice)}')
-    of_image = dict(id=None, file_name=str, width=float, height=float)
+    of_image = dict(id='', file_name=TEXT, width=NUMBER, height=NUMBER)
     _check_entries(path, 'image', content['images'], of_image)
-    keys: Dict[str, Any] = dict(id=None, image_id=None, category_id=None, bbox=list, area=float)
-    _check_entries(
-        path,
-        'annotation',
-        content['annotations'],
-        {**keys, **({'iscrowd': float} if evaluated else {})},
-    )
+    keys = dict(id='', image_id='', category_id='', bbox=BOX, area=NUMBER)
+    keys.update(dict(iscrowd=NUMBER) if evaluated else {})
+    _check_entries(path, 'annotation', content['annotations'], keys)
     name_of = {category['id']: category['name'] for category in categories}
     image_of = {image['id']: image for image in content['images']}
     objects: Dict[str, int] = Counter()
@@ -104,7 +112,7 @@ def read_annotations(path: str, evaluated: bool = False) -> Labels:
     return Labels(names, objects, left_out, content['images'][0]['file_name'], path)
 
 
-def _check_entries(path: str, what: str, entries: List[Any], keys: Dict[str, Any]) -> None:
+def _check_entries(path: str, what: str, entries: List[Any], keys: Dict[str, str]) -> None:
     """Refuse the first entry that lacks a key, has another kind of value, or repeats an id."""
     seen: Set[Any] = set()
     for place, entry in enumerate(entries):
@@ -114,17 +122,9 @@ def _check_entries(path: str, what: str, entries: List[Any], keys: Dict[str, Any
             if key not in entry:
                 hint = ' (width times height of its bbox)' if key == 'area' else ''
                 raise ValueError(f'{path}: {what} {entry["id"]} has no `{key}`{hint}')
-            value, good = entry[key], True
-            if kind is float:
-                good = _is_number(value)
-            elif kind is list:
-                good = isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
-            elif kind is str:
-                good = isinstance(value, str)
-            if not good:
-                wanted = {float: 'a number', list: '[x, y, width, height]', str: 'a text'}[kind]
+            if kind and not KINDS[kind](entry[key]):
                 raise ValueError(
-                    f'{path}: `{key}` of {what} {entry["id"]} must be {wanted}, got {value!r}'
+                    f'{path}: `{key}` of {what} {entry["id"]} must be {kind}, got {entry[key]!r}'
                 )
         if entry['id'] in seen:
             raise ValueError(f'{path}: more than one {what} has the id {entry["id"]}')
@@ -133,6 +133,14 @@ def _check_entries(path: str, what: str, entries: List[Any], keys: Dict[str, Any
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+NUMBER, BOX, TEXT = 'a number', '[x, y, width, height]', 'a text'
+KINDS: Dict[str, Callable[[Any], bool]] = {
+    NUMBER: _is_number,
+    BOX: lambda value: isinstance(value, list) and [*map(_is_number, value)] == 4 * [True],
+    TEXT: lambda value: isinstance(value, str),
+}
 
 
 def _reason_to_leave_out(annotation: Any, image: Any, categories: Set[Any]) -> str:

@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.hub import get_config
 
-from ..registry import SCOPE
+from ..registry import type_name
 from .coco_format import resolve_coco_format
 from .unlabelled import resolve_unlabelled
 
@@ -62,10 +62,9 @@ def load_config(path: str, what: str = 'config') -> Config:
 
 
 def with_type_names(config: Config) -> Config:
-    """Replace the classes of a pure Python config by names, as any tool can write them.
+    """Replace the classes of a pure Python config by their names, as any tool can write them.
 
-    A class of this package goes by its name, another by its dotted path, which imports its module.
-    The default scope becomes MMDetection's if the config has none.
+    Its default scope becomes MMDetection's if it has none.
     """
 
     def named(value: Any) -> Any:
@@ -75,9 +74,7 @@ def with_type_names(config: Config) -> Config:
             return type(value)(named(item) for item in value)
         if isinstance(value, (LazyObject, LazyAttr)):  # in a list MMEngine leaves them
             value = value.build()
-        if isinstance(value, type) and value.__module__.split('.')[0] == SCOPE:
-            return value.__name__
-        return f'{value.__module__}.{value.__qualname__}' if callable(value) else value
+        return type_name(value) if callable(value) else value
 
     content = {key: named(config[key]) for key in config.to_dict()}
     content['default_scope'] = content.get('default_scope') or 'mmdet'

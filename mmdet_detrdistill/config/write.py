@@ -71,12 +71,14 @@ def compose(
     distiller = dict(type='DETRDistiller', distill_losses={k: dict(v) for k, v in LOSSES.items()})
     for keys, value in leaves(model.pop('distiller', {})):
         put(distiller, keys, value)
+    paths = dict(student=student, teacher=teacher)
+    named = {side: dict(cfg_path=paths[side], options=sides[side]) for side in sides}
     whole_student = BASE_MODEL if inherits else settings['model']
     wrapper = dict(
         **(dict(_delete_=True) if inherits else {}),
         type='DETRDistill',
-        architecture=named(student, sides['student']) if sides['student'] else whole_student,
-        teacher=named(teacher, sides['teacher']) if sides['teacher'] else teacher,
+        architecture=named['student'] if sides['student'] else whole_student,
+        teacher=named['teacher'] if sides['teacher'] else teacher,
         teacher_ckpt=teacher_ckpt,
         **model,
         distiller=distiller,
@@ -120,10 +122,6 @@ def write_loadable(text: str, path: str) -> None:
     finally:
         if osp.exists(unfinished):
             os.remove(unfinished)
-
-
-def named(path: str, options: Dict[str, Any]) -> Dict[str, Any]:
-    return dict(cfg_path=path, options=options)
 
 
 def put(target: Dict[str, Any], keys: List[str], value: Any) -> None:

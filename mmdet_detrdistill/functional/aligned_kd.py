@@ -54,10 +54,10 @@ def aligned_kd(
         taking_part = taking_part & stages.student_mask
     indices = torch.arange(counts[0], device=taking_part.device).expand_as(taking_part)
     matched = indices.masked_fill(~taking_part, -1)
-    positive = pick_stages(teacher_positive_mask, stages.teacher)
+    positive = pick_stages(teacher_positive_mask, stages.pairs.teacher)
     sets = [
         QuerySet('', positive, positive),
         QuerySet('neg_', ~positive, ~positive if options.negative_cls else None),
     ]
     values = pair_values(stages, matched, student.activation, options)
-    return set_terms(values, matched, sets, stages.factors, reduce)
+    return set_terms(values, matched, sets, stages.pairs.factors, reduce)

@@ -14,6 +14,7 @@ from .stages import (
     GroupReduction,
     Pairing,
     Reduce,
+    StagePairs,
     at_least_one,
     means_over,
     pick_stages,
@@ -85,10 +86,9 @@ class LogitsKDOptions(PairOptions):
 
     def __post_init__(self) -> None:
         for name, kind in (('matching', Matching), ('negatives', Negatives)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f'{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}'
-                )
+            value, valid = getattr(self, name), get_args(kind)
+            if value not in valid:
+                raise ValueError(f'{name} must be one of {valid}, got {value!r}')
 
     @property
     def needs_positives(self) -> bool:
@@ -106,8 +106,7 @@ class PairedStages(NamedTuple):
         target_boxes: (P, B, N_t, 4), inside the image; `target_corners`: the same as x1y1x2y2.
         student_mask: (P, B, N_s) bool, or None: all.
         teacher_mask: (P, B, N_t) bool.
-        teacher: P teacher stages; likewise `student`.
-        factors: P factors.
+        pairs: the stages, and the factor of each pair.
     """
 
     logits: Tensor
@@ -117,9 +116,7 @@ class PairedStages(NamedTuple):
     target_corners: Tensor
     student_mask: Optional[Tensor]
     teacher_mask: Tensor
-    student: List[int]
-    teacher: List[int]
-    factors: Tuple[float, ...]
+    pairs: StagePairs
 
 
 class QuerySet(NamedTuple):
@@ -201,7 +198,7 @@ def start_logits_kd(
     )
     # 0 * Inf is NaN: a sigmoid or the clamp would hide an infinite teacher from the matching.
     hidden = 0 * torch.cat((teacher.logits, teacher.boxes), -1).detach().sum(-1)
-    cost += pick_stages(hidden, stages.teacher).unsqueeze(-2)
+    cost += pick_stages(hidden, stages.pairs.teacher).unsqueeze(-2)
     matches_of = start_matching(cost, stages.student_mask, [queries for _, queries, _ in sets])
 
     def terms() -> Dict[str, Tensor]:
@@ -215,12 +212,10 @@ def start_logits_kd(
         if options.contrast_weight:
             if student.embeds is None or teacher.embeds is None:
                 raise ValueError('contrast_weight needs the embeds of student and teacher')
-            embeds = (
-                pick_stages(student.embeds, stages.student),
-                pick_stages(teacher.embeds, stages.teacher),
-            )
-            values['contrast'] = options.contrast_weight * contrast(*embeds, matched)
-        return set_terms(values, matched, sets, stages.factors, reduce)
+            embeds = pick_stages(student.embeds, stages.pairs.student)
+            targets = pick_stages(teacher.embeds, stages.pairs.teacher)
+            values['contrast'] = options.contrast_weight * contrast(embeds, targets, matched)
+        return set_terms(values, matched, sets, stages.pairs.factors, reduce)
 
     return terms
 
@@ -246,9 +241,7 @@ def pair_stages(student: Predictions, teacher: Predictions, options: PairOptions
         target_corners=corners,
         student_mask=None if student.mask is None else pick_stages(student.mask, pairs.student),
         teacher_mask=pick_stages(mask, pairs.teacher),
-        student=pairs.student,
-        teacher=pairs.teacher,
-        factors=pairs.factors,
+        pairs=pairs,
     )
 
 
@@ -259,18 +252,12 @@ def query_sets(
     gt_boxes: Optional[Sequence[Tensor]] = None,
 ) -> List[QuerySet]:
     """Choose the teacher queries that are matched together (DETRDistill, Eq. 3 and 4)."""
-    for name, valid in (
-        ('matching', ('separate', 'joint')),
-        ('negatives', ('all', 'hard', 'none')),
-    ):
-        if getattr(options, name) not in valid:
-            raise ValueError(f'{name} must be one of {valid}, got {getattr(options, name)!r}')
     every = stages.teacher_mask
     if not options.needs_positives:
         return [QuerySet('', every, every)]
     if teacher_positive_mask is None:
         raise ValueError(f'{options} needs teacher_positive_mask')
-    has_object = pick_stages(teacher_positive_mask, stages.teacher)
+    has_object = pick_stages(teacher_positive_mask, stages.pairs.teacher)
     positive = every & has_object
     negative = every ^ positive
     if options.negatives == 'none':

@@ -1,14 +1,12 @@
 """Random states that are equal in a resumed and an uninterrupted run."""
 
-import random
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop, set_random_seed
 
 from ..registry import register
 
@@ -51,21 +49,14 @@ class IterationSeedHook(Hook):
                 loader.worker_init_fn = partial(loader.worker_init_fn, seed=seed)
             if self.restart_workers:
                 loader._iterator = None
-        seed_everything(derived_seed(runner, LOADING))
+        set_random_seed(derived_seed(runner, LOADING))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if self.enabled:
-            seed_everything(derived_seed(runner, STEP))
+            set_random_seed(derived_seed(runner, STEP))
 
 
 def derived_seed(runner: Any, purpose: int) -> int:
     """Derive a seed in [0, 2^31) for this run, rank, iteration and purpose."""
     entropy = [runner.seed, get_rank(), runner.iter, purpose]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the random states of Python, NumPy and PyTorch, all GPUs included."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
