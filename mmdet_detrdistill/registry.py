@@ -70,32 +70,6 @@ def _descendants(registry: Registry) -> Iterator[Registry]:
         yield from _descendants(child)
 
 
-def type_name(found: Any) -> str:
-    """Return the text that names a class or function in a config, in the default scope `mmdet`.
-
-    A class of the OpenMMLab packages goes by its registered name, another by its dotted path, so
-    that its module is imported where the config is read again.
-    """
-    path = f'{found.__module__}.{found.__qualname__}'
-    if path.split('.')[0] not in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', SCOPE):
-        return path
-    for package in (mmdet.registry, mmengine.registry, mmrazor.registry):
-        for registry in vars(package).values():
-            if not isinstance(registry, Registry):
-                continue
-            names = [name for name, known in registry.module_dict.items() if known is found]
-            if names:
-                plain = package is not mmrazor.registry and _is_found(found, registry, names[0])
-                return names[0] if plain else f'{registry.scope}.{names[0]}'
-    return path
-
-
-def _is_found(found: Any, registry: Registry, name: str) -> bool:
-    """Tell whether a plain name means this class in MMDetection's scope."""
-    own = next((child for child in registry.children.values() if child.scope == 'mmdet'), registry)
-    return own.module_dict.get(name, found) is found
-
-
 def scope_of(config: Any = None) -> Any:
     """Build detectors and data in a config's `default_scope`, else in MMDetection's.
 

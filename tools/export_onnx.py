@@ -11,7 +11,7 @@ as (cx, cy, w, h) in [0, 1].
 import argparse
 import inspect
 import os
-from typing import Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -57,11 +57,19 @@ def export(detector: nn.Module, size: Sequence[int], path: str) -> float:
         RuntimeError: whatever PyTorch's exporter cannot do.
         ValueError: the graph differs; nothing is left at `path` that was not there before.
     """
+    import onnxruntime
+
     model = Predictions(detector, size).eval()
-    images = [torch.randn(1, num_channels(detector), *size) for _ in range(2)]
+    first, second = (torch.randn(1, num_channels(detector), *size) for _ in range(2))
+    names: Dict[str, Any] = dict(input_names=['images'], output_names=['logits', 'boxes'])
+    if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
+        names['dynamo'] = False  # PyTorch's older exporter, by tracing, where there is a choice
     unfinished = f'{path}.unfinished'
     try:
-        difference = _write_and_compare(model, *images, unfinished)
+        torch.onnx.export(model, (first,), unfinished, opset_version=OPSET, **names)
+        session = onnxruntime.InferenceSession(unfinished, providers=['CPUExecutionProvider'])
+        pairs = zip(session.run(None, {'images': second.numpy()}), model(second))
+        difference = max(float((torch.from_numpy(ours) - own).abs().max()) for ours, own in pairs)
         if not difference < TOLERANCE:
             raise ValueError(
                 f'the graph differs from PyTorch by {difference:.2g}, so that {path} was not '
@@ -73,26 +81,6 @@ def export(detector: nn.Module, size: Sequence[int], path: str) -> float:
         if os.path.exists(unfinished):
             os.remove(unfinished)
     return difference
-
-
-def _write_and_compare(model: nn.Module, first: Tensor, second: Tensor, path: str) -> float:
-    import onnxruntime
-
-    # PyTorch's older exporter, by tracing, where there is a choice
-    choice = 'dynamo' in inspect.signature(torch.onnx.export).parameters
-    torch.onnx.export(
-        model,
-        (first,),
-        path,
-        opset_version=OPSET,
-        input_names=['images'],
-        output_names=['logits', 'boxes'],
-        **(dict(dynamo=False) if choice else {}),
-    )
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    found = session.run(None, {'images': second.numpy()})
-    pairs = zip(found, model(second))
-    return max(float((torch.from_numpy(ours) - own).abs().max()) for ours, own in pairs)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> float:

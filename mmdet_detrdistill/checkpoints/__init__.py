@@ -1,21 +1,5 @@
 """Checkpoints: read safely, loaded strictly, resumed, and exported as the plain student."""
 
-from .read import (
-    CheckpointError,
-    allow_checkpoint_types,
-    load_checkpoint_file,
-    load_state_strictly,
-    load_strictly,
-    refuse_unfit_state,
-)
+from .read import allow_checkpoint_types
 
 allow_checkpoint_types()
-
-__all__ = [
-    'CheckpointError',
-    'allow_checkpoint_types',
-    'load_checkpoint_file',
-    'load_state_strictly',
-    'load_strictly',
-    'refuse_unfit_state',
-]

@@ -7,11 +7,15 @@ from copy import deepcopy
 from importlib.util import find_spec
 from typing import Any, Dict, Optional, Union
 
+import mmdet.registry
+import mmengine.registry
+import mmrazor.registry
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.hub import get_config
+from mmengine.registry import Registry
 
-from ..registry import type_name
+from ..registry import SCOPE
 from .coco_format import resolve_coco_format
 from .unlabelled import resolve_unlabelled
 
@@ -79,6 +83,32 @@ def with_type_names(config: Config) -> Config:
     content = {key: named(config[key]) for key in config.to_dict()}
     content['default_scope'] = content.get('default_scope') or 'mmdet'
     return Config(content, filename=config.filename)
+
+
+def type_name(found: Any) -> str:
+    """Return the text that names a class or function in a config, in the default scope `mmdet`.
+
+    A class of the OpenMMLab packages goes by its registered name, another by its dotted path, so
+    that its module is imported where the config is read again.
+    """
+    path = f'{found.__module__}.{found.__qualname__}'
+    if path.split('.')[0] not in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', SCOPE):
+        return path
+    for package in (mmdet.registry, mmengine.registry, mmrazor.registry):
+        for registry in vars(package).values():
+            if not isinstance(registry, Registry):
+                continue
+            names = [name for name, known in registry.module_dict.items() if known is found]
+            if names:
+                plain = package is not mmrazor.registry and _is_found(found, registry, names[0])
+                return names[0] if plain else f'{registry.scope}.{names[0]}'
+    return path
+
+
+def _is_found(found: Any, registry: Registry, name: str) -> bool:
+    """Tell whether a plain name means this class in MMDetection's scope."""
+    own = next((child for child in registry.children.values() if child.scope == 'mmdet'), registry)
+    return own.module_dict.get(name, found) is found
 
 
 def open_config(

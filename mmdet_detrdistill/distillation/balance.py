@@ -4,6 +4,7 @@ import random
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,11 +71,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Leave buffers (statistics of batch norms) and random numbers as they were before."""
     buffers = [buffer.clone() for buffer in model.buffers()]
     devices = {p.device.index for p in model.parameters() if p.device.type == 'cuda'}
-    state = random.getstate()
+    states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=list(devices)):
             yield
     finally:
-        random.setstate(state)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
         for buffer, before in zip(model.buffers(), buffers):
             buffer.copy_(before)

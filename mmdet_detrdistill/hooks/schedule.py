@@ -45,7 +45,7 @@ class FactorHook(Hook, ABC):
             KeyError: no such loss.
             ValueError: another hook sets the same factor.
         """
-        distiller = _distiller(runner)
+        distiller = unwrap_model(runner.model).distiller
         for name in self.points(distiller):
             distiller.set_scale(name, 1)
             others = [h for h in runner.hooks if isinstance(h, FactorHook) and h is not self]
@@ -56,7 +56,7 @@ class FactorHook(Hook, ABC):
         now = float(runner.iter)
         if self.by_epoch:
             now /= len(runner.train_dataloader)
-        distiller = _distiller(runner)
+        distiller = unwrap_model(runner.model).distiller
         for name, points in self.points(distiller).items():
             factor = interpolate(points, now)
             distiller.set_scale(name, factor)
@@ -120,11 +120,6 @@ class TeacherQueryInjectionHook(FactorHook):
 
     def points(self, distiller: Any) -> Mapping[str, Points]:
         return {name: self.span for name, loss in distiller.pair_losses.items() if loss.injects}
-
-
-def _distiller(runner: Any) -> Any:
-    model = unwrap_model(runner.model)
-    return model.distiller
 
 
 def _checked(name: str, points: Points) -> List[Tuple[float, float]]:

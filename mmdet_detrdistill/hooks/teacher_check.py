@@ -1,10 +1,8 @@
 """Compare teacher and data before the first iteration."""
 
-import random
-from contextlib import ExitStack, contextmanager
-from typing import Any, Iterator, List, Optional, Tuple
+from contextlib import ExitStack
+from typing import Any, List, Optional, Tuple
 
-import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
@@ -12,6 +10,7 @@ from mmengine.hooks import Hook
 from ..checkpoints.read import unwrap_model
 from ..detectors.class_map import class_names, settle_classes
 from ..detectors.label_numbers import check_label_numbers
+from ..distillation.balance import undisturbed
 from ..distillation.optimizer import needs_student_names
 from ..registry import register
 
@@ -57,7 +56,7 @@ class TeacherCheckHook(Hook):
             return
         if runner.val_loop is None:
             raise ValueError('min_map needs val_dataloader, val_cfg and val_evaluator')
-        with untouched_random_states():
+        with undisturbed(model):
             score, count = teacher_map(runner, model, self.num_images)
         found = f'The teacher reaches {score:.3f} mAP on {count} validation images'
         if not score >= self.min_map:
@@ -66,18 +65,6 @@ class TeacherCheckHook(Hook):
                 'preprocessing of the images is not what it was trained with'
             )
         runner.logger.info(f'{found}.')
-
-
-@contextmanager
-def untouched_random_states() -> Iterator[None]:
-    """Leave the random states of Python, NumPy and PyTorch as they were."""
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
 
 
 @torch.no_grad()

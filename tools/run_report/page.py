@@ -72,15 +72,11 @@ class Report:
             kept = {k: v for k, v in vars(run).items() if k not in ('settings', 'losses')}
             return {**kept, 'seed': run.seed, 'final': run.final}
 
-        groups = [
-            {
-                **entry,
-                'card': card,
-                'class_gains': summary.class_gains(group, self.groups),
-                'runs': [content(run) for run in group.runs],
-            }
-            for group, entry, card in zip(self.groups, self.summary, self.cards)
-        ]
+        groups = []
+        for group, entry, card in zip(self.groups, self.summary, self.cards):
+            gains = summary.class_gains(group, self.groups)
+            more = dict(card=card, class_gains=gains, runs=[content(run) for run in group.runs])
+            groups.append({**entry, **more})
         found = dict(gains=self.gains, measured=self.how, missing=self.missing)
         return {**self.facts, 'groups': groups, **found}
 

@@ -88,7 +88,9 @@ def group_runs(runs: Sequence[TrainingRun]) -> List[Group]:
 
 
 def spread(values: Sequence[float]) -> Dict[str, float]:
-    """Mean, standard deviation (n - 1), minimum and maximum."""
+    """Mean, standard deviation (n - 1), minimum and maximum; {} of nothing."""
+    if not values:
+        return {}
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     extremes = {'min': min(values), 'max': max(values)}
     return {'mean': round(statistics.mean(values), 2), 'std': round(deviation, 2), **extremes}
@@ -113,9 +115,7 @@ def summarise(groups: Sequence[Group]) -> List[Dict[str, Any]]:
             'length': group.runs[0].length,
             'metrics': spreads([run.final for run in group.runs]),
             'classes': spreads([run.per_class for run in group.runs]),
-            'minutes': spreads(
-                [{'minutes': run.minutes} for run in group.runs if run.minutes is not None]
-            ).get('minutes'),
+            'minutes': spread([run.minutes for run in group.runs if run.minutes is not None]),
         }
         for group in groups
     ]
@@ -158,16 +158,11 @@ def gains(groups: Sequence[Group], metric: str = 'mAP') -> List[Dict[str, Any]]:
 
 def class_gains(group: Group, groups: Sequence[Group]) -> Dict[str, Dict[str, float]]:
     """Spread over the seeds of each class's AP distilled minus alone, in points."""
-    return spreads(
-        [
-            {
-                name: round(v - b.per_class[name], 1)
-                for name, v in a.per_class.items()
-                if name in b.per_class
-            }
-            for a, b in pairs_of(group, groups)
-        ]
-    )
+    found = []
+    for a, b in pairs_of(group, groups):
+        both = [name for name in a.per_class if name in b.per_class]
+        found.append({name: round(a.per_class[name] - b.per_class[name], 1) for name in both})
+    return spreads(found)
 
 
 def rows(summary: Sequence[Dict[str, Any]]) -> List[List[str]]:
@@ -182,7 +177,7 @@ def rows(summary: Sequence[Dict[str, Any]]) -> List[List[str]]:
             value = entry['metrics'].get(name, {'max': -1})
             deviation = f' ± {value["std"]:.1f}' if len(entry['seeds']) > 1 else ''
             row.append('-' if value['max'] < 0 else f'{value["mean"]:.1f}{deviation}')
-        minutes = '-' if entry['minutes'] is None else f'{entry["minutes"]["mean"]:.1f}'
+        minutes = f'{entry["minutes"]["mean"]:.1f}' if entry['minutes'] else '-'
         seeds = ', '.join('?' if seed is None else str(seed) for seed in entry['seeds'])
         cells.append([*row, minutes, seeds])
     return cells
