@@ -4,7 +4,6 @@ import random
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,12 +70,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Leave buffers (statistics of batch norms) and random numbers as they were before."""
     buffers = [buffer.clone() for buffer in model.buffers()]
     devices = {p.device.index for p in model.parameters() if p.device.type == 'cuda'}
-    states = random.getstate(), np.random.get_state()
+    state = random.getstate()
     try:
         with torch.random.fork_rng(devices=list(devices)):
             yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+        random.setstate(state)
         for buffer, before in zip(model.buffers(), buffers):
             buffer.copy_(before)
