@@ -100,7 +100,7 @@ def feature(args: argparse.Namespace) -> List[Row]:
         if form == 'released':
             options = MaskOptions(similarity='cosine', mask='summed')
         inputs = student, teacher, queries, quality
-        ours = cost_of(lambda i=inputs, o=options: feature_kd(*i, options=o), student, args.repeats)
+        ours = cost_of(lambda i=inputs, o=options: our_error(*i, o), student, args.repeats)
         masks = cost_of(lambda i=inputs, s=slow: s(*i), student, args.repeats)
         apart = abs(ours['value'] - masks['value']) / abs(masks['value'])
         ratios = [masks[key] / ours[key] for key in ('seconds', 'mib')]

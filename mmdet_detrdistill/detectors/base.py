@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from mmdet.models.losses import QualityFocalLoss
+from mmdet.models.losses import GIoULoss, QualityFocalLoss
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..functional.assign_kd import SetCriterion
+from ..functional.assign_kd import IoU, SetCriterion, giou_loss
 from ..functional.boxes import xyxy_to_cxcywh
 from ..functional.transfer import to_device
 from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
@@ -410,24 +410,27 @@ class DetectorAdapter:
             values: Tensor = loss(*inputs, reduction_override='none')
             return values if values.dim() == 1 else values.flatten(1).sum(1)
 
-        def classify(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
+        def classify(logits: Tensor, labels: Tensor, iou: IoU) -> Tensor:
             return per_query(head.loss_cls, logits, self.class_target(labels, iou))
 
+        overlap = partial(per_query, head.loss_iou)
+        if type(head.loss_iou) is GIoULoss:  # MMDetection's uploads its epsilon
+            overlap = partial(giou_loss, weight=head.loss_iou.loss_weight)
         return SetCriterion(
             cls=classify,
             bbox=partial(per_query, head.loss_bbox),
-            iou=partial(per_query, head.loss_iou),
+            iou=overlap,
             background_weight=float(getattr(head, 'bg_cls_weight', 0)),  # regions have none
         )
 
-    def class_target(self, labels: Tensor, iou: Tensor) -> Any:
+    def class_target(self, labels: Tensor, iou: IoU) -> Any:
         """The target of the head's classification loss.
 
         Args:
             labels: (n,) int64, `num_classes` = background.
-            iou: (n,) of the predicted box with its object's, 0 for background.
+            iou: makes (n,), of the predicted box with its object's, 0 for background.
         """
-        return (labels, iou) if isinstance(self.head.loss_cls, QualityFocalLoss) else labels
+        return (labels, iou()) if isinstance(self.head.loss_cls, QualityFocalLoss) else labels
 
     def _explained(self, outputs: DecoderOutputs, samples: List[Any], call: Any, *args: Any) -> Any:
         """Run `call`; report a failed matching with detector, stage and image."""

@@ -80,7 +80,7 @@ def expected_value(model, images, samples, pairs):
                 p.state.memory_maps()[level][image] for p, level in zip(sides, (own, other))
             )
             h, w = (min(student.shape[i], teacher.shape[i]) for i in (1, 2))
-            valid = sides[1].state.valid_masks()
+            valid = sides[1].state.valid_masks
             valid = torch.ones(h, w) if valid is None else valid[other][image, :h, :w]
             error = (teacher[:, :h, :w] - student[:, :h, :w]).square().sum(0) * valid
             queries = sides[1].outputs.hidden_states[-1, image]
