@@ -99,7 +99,7 @@ class DETRDistill(SingleTeacherDistill):
             self.teacher_meta = meta
             self.student_adapter = build_adapter(self.student, 'student')
             self.teacher_adapter = build_adapter(self.teacher, 'teacher')
-            if not hasattr(self.student_adapter.head, 'assigner'):
+            if getattr(self.student_adapter, 'assigner', None) is None:
                 raise ValueError(
                     'architecture.train_cfg is missing: the student cannot be trained without '
                     'train_cfg.assigner'

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.functional.assign_kd import assign_kd
 from tests.functional import cases
+from tests.functional.cases import Draw
 from tests.stepping import load, shrink
 from tests.tiny_detectors import batch, tiny
 
@@ -107,13 +109,62 @@ def test_a_loss_takes_as_many_operations_for_six_stages_as_for_two(name):
         options = dict(student_stages=stages, teacher_stages=stages)
         if name == 'feature_kd':
             options = dict(stages=stages)
-        case = vars(getattr(cases.Draw(), make[name])(**options))
+        case = vars(getattr(Draw(), make[name])(**options))
         with steps.Footprint() as found:
             value = function(**case)
             (sum(value.values()) if isinstance(value, dict) else value).backward()
         return found.operations
 
     assert operations(6) == operations(2)
+
+
+@pytest.mark.parametrize('variant', ['deformable', 'dino'])
+def test_operations_that_a_step_adds(variant):
+    """To the student's step, the teacher's pass and the injected decoder pass: at most 500.
+
+    The number depends on levels and losses, which are those of the stock detectors, and not on
+    stages (test before this one), queries, widths or image sizes.
+    """
+    losses = dict(logits='LogitsKDLoss', feature='FeatureKDLoss', assign='AssignKDLoss')
+    model = DETRDistill(
+        tiny(variant, seed=1),
+        tiny(variant, seed=2),
+        dict(
+            type='DETRDistiller',
+            distill_losses={f'loss_{name}_kd': dict(type=kind) for name, kind in losses.items()},
+        ),
+    ).train()
+
+    def operations(run):
+        model.zero_grad(set_to_none=True)
+        with steps.Footprint() as found:
+            run()
+        return found.operations
+
+    def distilled(images, samples):
+        model.parse_losses(model.loss(images, samples))[0].backward()
+
+    def parts(images, samples):
+        teacher = model.teacher_pass(images, samples)
+        student = model.student_adapter.forward_pass(images, samples)
+        total, _ = model.parse_losses(model.student_adapter.task_loss(student, samples))
+        (name,) = model.distiller.injections
+        outputs = model._pair(student, teacher, samples).injected_pass(name)
+        torch.autograd.backward(
+            (total, outputs.logits, outputs.boxes),
+            (None, torch.ones_like(outputs.logits), torch.ones_like(outputs.boxes)),
+        )
+
+    images, samples = batch()
+    images, added = images[..., :32, :32], []
+    for sample in samples:
+        sample.set_metainfo(dict(img_shape=(24, 32), batch_input_shape=(32, 32)))
+    for copies in (1, 4):
+        inputs = images.repeat(copies, 1, 1, 1), samples * copies
+        counts = [operations(lambda r=run, i=inputs: r(*i)) for run in (distilled, parts)]
+        added.append(counts[0] - counts[1])
+    assert 400 < added[0] <= 500
+    assert added[1] <= 1.2 * added[0]
 
 
 def test_sweep(config):
@@ -140,8 +191,6 @@ def test_footprint_counts_what_lives_at_the_same_time_and_what_computes():
 
 def test_reference_makes_the_released_losses():
     """The slow way and `preset='released'` give the same values."""
-    from mmdet_detrdistill import DETRDistill
-
     kinds = dict(logits='LogitsKDLoss', feature='FeatureKDLoss', assign='AssignKDLoss')
     model = DETRDistill(
         architecture=tiny('deformable', seed=1),
