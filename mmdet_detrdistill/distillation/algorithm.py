@@ -105,13 +105,14 @@ class DETRDistill(SingleTeacherDistill):
                     'train_cfg.assigner'
                 )
             check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
+            with scope_of():  # a user's own injection rule
+                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
             renormalise = renormalisation(self.data_preprocessor, self.teacher.data_preprocessor)
+            # after the strides were probed, which would compile for the probe's size
             self.teacher_pass = TeacherPass(
                 self.teacher_adapter, renormalise, **(teacher_pass or {})
             )
             self.pseudo_labels = PseudoLabels(**(unlabelled or {}))
-            with scope_of():  # a user's own injection rule
-                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
         if not COMPILED:
             print_log('matching: SciPy; with Numba (pip install numba) it is faster', 'current')
