@@ -33,8 +33,14 @@ class Cell(NamedTuple):
 
     def config(self, row: str) -> str:
         """Config file of a row, relative to the repository."""
-        kind = {'teacher': 'teacher', 'alone': 'student', 'ended': 'distilled_ended'}
-        return os.path.join(CONFIGS, f'{self.configs}_{kind.get(row, "distilled")}.py')
+        kinds = {
+            'teacher': 'teacher',
+            'alone': 'student',
+            'ended': 'distilled_ended',
+            'unlabelled': 'unlabelled',
+        }
+        kind = kinds.get(row.split(',')[0], 'distilled')
+        return os.path.join(CONFIGS, f'{self.configs}_{kind}.py')
 
     def overrides(self, row: str) -> List[str]:
         """Words for `--cfg-options`."""
@@ -42,10 +48,17 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One way to train a student: what it is, and overrides of the distilled config."""
+    """One way to train a student.
+
+    Attributes:
+        title: what tables call it.
+        overrides: of the distilled config.
+        teacher: cell whose teacher teaches; '' = the row's own.
+    """
 
     title: str
     overrides: Sequence[str] = ()
+    teacher: str = ''
 
 
 def each(name: str, value: object) -> List[str]:
@@ -70,6 +83,12 @@ ROWS: Dict[str, Row] = {
     'ended': Row('all three, ended for the last quarter'),
     'half': Row('all three, half weight', each('loss_weight', 0.5)),
     'double': Row('all three, double weight', each('loss_weight', 2.0)),
+    'unlabelled': Row('all three, other images unlabelled'),
+    'all, strong': Row('all three, teacher trained on all labels', teacher='shapes-deformable'),
+    'unlabelled, strong': Row(
+        'all three, other images unlabelled, teacher trained on all labels',
+        teacher='shapes-deformable',
+    ),
 }
 #: options in which the preset `released` differs from `paper`
 RELEASED = {
@@ -89,8 +108,9 @@ for loss, options in RELEASED.items():
         words = [f'model.distiller.distill_losses.loss_{loss}_kd.{name}={value}']
         ROWS[f'{loss} {name}={value}'] = Row(f'all three, {loss} with `{name}={value}`', words)
 BASIC = ('teacher', 'alone', 'all')
+TENTH = ('unlabelled', 'all, strong', 'unlabelled, strong')
 OPTIONS = tuple(row for row in ROWS if '=' in row)
-PARTS = tuple(row for row in ROWS if row not in BASIC + OPTIONS)
+PARTS = tuple(row for row in ROWS if row not in BASIC + TENTH + OPTIONS)
 SHAPES_96 = (('--train', 800), ('--val', 400), ('--size', 96), ('--max-objects', 4))
 AQUARIUM = (
     'Photographs: "Aquarium Combined" by the Roboflow team, '
@@ -115,6 +135,12 @@ CELLS: Dict[str, Cell] = {
             'train_cfg.max_epochs=36',
             'param_scheduler.1.end=36',
         ),
+    ),
+    'shapes-tenth': Cell(
+        title='Deformable DETR (refine), labels for a tenth of the images',
+        data='shapes-96',
+        configs='shapes/tenth',
+        shapes=SHAPES_96,
     ),
     'shapes-dino': Cell(
         title='DINO, wider backbone teaches',
@@ -146,7 +172,8 @@ CELLS: Dict[str, Cell] = {
 def jobs() -> Iterator[Tuple[str, str, int]]:
     """(cell, row, seed) in the order in which they are trained: what decides most comes first."""
     first, real = 'shapes-deformable', 'aquarium-deformable'
-    plan = [(first, BASIC), (first, PARTS), ('shapes-deformable-long', BASIC)]
+    plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (first, PARTS)]
+    plan.append(('shapes-deformable-long', BASIC))
     plan += [
         (real, BASIC),
         ('shapes-dino', BASIC),

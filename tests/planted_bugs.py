@@ -39,8 +39,8 @@ BUGS = (
     Bug(
         'width and height swapped in the box conversion',
         'boxes.py',
-        'half = size / 2',
-        'half = size.flip(-1) / 2',
+        'centre, size = boxes.split(2, -1)',
+        'centre, size = boxes[..., :2], boxes[..., 2:].flip(-1)',
         (
             'test_boxes.py::test_convention_cxcywh_to_xyxy',
             'test_logits_kd_conventions.py::test_convention_boxes_are_cxcywh',
@@ -119,15 +119,15 @@ BUGS = (
     Bug(
         'teacher boxes not detached',
         'logits_kd.py',
-        'clamp_to_image(teacher.boxes.detach())',
-        'clamp_to_image(teacher.boxes)',
+        'cxcywh_to_xyxy(teacher.boxes.detach())',
+        'cxcywh_to_xyxy(teacher.boxes)',
         ('test_logits_kd.py::test_teacher_gets_no_gradient',),
     ),
     Bug(
         'teacher boxes not cut at the image',
         'logits_kd.py',
-        'clamp_to_image(teacher.boxes.detach())',
-        'teacher.boxes.detach()',
+        'cxcywh_to_xyxy(teacher.boxes.detach()).clamp(0, 1)',
+        'cxcywh_to_xyxy(teacher.boxes.detach())',
         ('test_logits_kd_conventions.py::test_convention_teacher_boxes_are_cut_at_the_image',),
     ),
     Bug(
@@ -167,7 +167,7 @@ BUGS = (
     Bug(
         'padded pixels decide the largest mask value',
         'feature_kd.py',
-        'summed * valid_masks[level].flatten(1).unsqueeze(1)',
+        'summed * _one_row(valid_masks, 1).unsqueeze(1)',
         'summed.clone()',
         ('test_feature_kd_conventions.py::test_convention_padding_does_not_matter',),
     ),
@@ -226,8 +226,8 @@ BUGS = (
     Bug(
         'normaliser counts background queries in full',
         'assign_kd.py',
-        '(num_all - num_positive) * criterion.background_weight',
-        '(num_all - num_positive)',
+        'lerp(num_all, criterion.background_weight)',
+        'lerp(num_all, 1.0)',
         (
             'test_assign_kd.py::test_value_by_hand',
             'test_assign_kd.py::test_equals_known_limit',
@@ -247,7 +247,7 @@ BUGS = (
     Bug(
         'normalised feature loss not relative to the features',
         'feature_kd.py',
-        'mean.masked_fill(mean == 0, 1) / power',
+        'mean.masked_fill(mean == 0, 1) * power',
         'mean.masked_fill(mean == 0, 1)',
         (
             'test_feature_kd_conventions.py::test_convention_normalize_by_hand',

@@ -12,7 +12,7 @@ import torch
 from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.detectors import build_adapter
 from mmdet_detrdistill.losses.injection import build_injection
-from tests.departing_detectors import WORDS, grounding_dino
+from tests.departing_detectors import WORDS, grounding_dino, sparse_rcnn
 from tests.stand_ins.codetr import codetr
 from tests.stand_ins.rtdetr import rtdetr
 from tests.tiny_detectors import NUM_CLASSES, batch, tiny
@@ -27,9 +27,11 @@ FAMILIES = {
     'dino': 'DINO',
     'ddq': 'DDQ DETR',
 }
-STUDENTS = {**FAMILIES, 'rtdetr': 'RT-DETR'}
+STUDENTS = {**FAMILIES, 'rtdetr': 'RT-DETR', 'sparse_rcnn': 'Sparse R-CNN'}
 TEACHERS = {**STUDENTS, 'grounding_dino': 'Grounding DINO', 'codetr': 'Co-DETR'}
-BUILDERS = {'rtdetr': rtdetr, 'grounding_dino': grounding_dino, 'codetr': codetr}
+BUILDERS = dict(
+    rtdetr=rtdetr, grounding_dino=grounding_dino, codetr=codetr, sparse_rcnn=sparse_rcnn
+)
 CELLS = {'TeacherQueryInjection': 'queries', 'TeacherBoxInjection': 'boxes', '': '-'}
 BEGIN, END = '<!-- support table: begin -->', '<!-- support table: end -->'
 

@@ -117,7 +117,7 @@ def _check_weights(path: str, model: nn.Module) -> str:
         return path
     weights = student_state_dict(dict(state_dict=state))
     own = student.state_dict()
-    num_classes = student.bbox_head.num_classes
+    num_classes = model.student_adapter.num_classes
     skipped = [
         name
         for name, value in weights.items()

@@ -13,16 +13,18 @@ TYPE = 'UnlabelledImages'
 def resolve_unlabelled(config: Config) -> None:
     """Join the images of `config.unlabelled` to the training data, with the same pipeline.
 
-    Does nothing without the key, which is used up. The sampler of the config sees labelled and
-    unlabelled images alike: an epoch takes each once.
+    Does nothing without the key, which is used up. It names the folder, or is a dict with arguments
+    of `UnlabelledImages` (`data_prefix`, `ann_file`, `indices` ...). The sampler of the config sees
+    labelled and unlabelled images alike: an epoch takes each once.
 
     Raises:
         ValueError: the training data's pipeline does not end in packed samples, as under a wrapper
             that mixes images: such a config has to name the data set `UnlabelledImages` itself.
     """
-    folder = config.get('unlabelled')
-    if not folder:
+    found = config.get('unlabelled')
+    if not found:
         return
+    arguments = found if isinstance(found, dict) else dict(data_prefix=dict(img=found))
     loader = config.train_dataloader
     labelled = next(iter(leaf_datasets(loader.dataset)))
     steps = [str(step.get('type')) for step in labelled.get('pipeline') or []]
@@ -34,9 +36,9 @@ def resolve_unlabelled(config: Config) -> None:
     known = getattr(class_of('DATASETS', labelled), 'METAINFO', {})
     unlabelled = dict(
         type=TYPE,
-        data_prefix=dict(img=folder),
         metainfo={**known, **(labelled.get('metainfo') or {})},
         pipeline=labelled.pipeline,
+        **arguments,
     )
     loader.dataset = ConfigDict(type='ConcatDataset', datasets=[loader.dataset, unlabelled])
     config.unlabelled = None

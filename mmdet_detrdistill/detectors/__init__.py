@@ -8,6 +8,7 @@ from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass
 from .registry import build_adapter, build_detector, register_adapter
 from .rtdetr import RTDETRAdapter
+from .sparse_rcnn import SparseRCNNAdapter
 
 __all__ = [
     'CoDETRAdapter',
@@ -18,6 +19,7 @@ __all__ = [
     'ForwardPass',
     'GroundingDINOAdapter',
     'RTDETRAdapter',
+    'SparseRCNNAdapter',
     'build_adapter',
     'build_detector',
     'ground_truth',

@@ -6,20 +6,28 @@ from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from mmdet.models.losses import QualityFocalLoss
+from mmdet.models.losses import GIoULoss, QualityFocalLoss
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..functional.assign_kd import SetCriterion
+from ..functional.assign_kd import IoU, SetCriterion, giou_loss
 from ..functional.boxes import xyxy_to_cxcywh
 from ..functional.transfer import to_device
 from .gt_assignment import assign_batch, assign_one_by_one, is_row_by_row
-from .levels import PROBE_SIDE, eval_mode, num_channels
+from .levels import PROBE_SIZE, eval_mode, num_channels
 from .non_finite import name_non_finite_image
 from .outputs import DecoderOutputs, EncoderState, ForwardPass
 
-STAGES = ('extract_feat', 'pre_transformer', 'forward_encoder', 'pre_decoder', 'forward_decoder')
+STAGES = (
+    'extract_feat',
+    'pre_transformer',
+    'forward_encoder',
+    'pre_decoder',
+    'forward_decoder',
+    'bbox_head.forward',
+    'bbox_head.loss_by_feat',
+)
 QUERY_KINDS = {
     'DETR': 'position',
     'ConditionalDETR': 'conditional',
@@ -28,6 +36,7 @@ QUERY_KINDS = {
     'DINO': 'box',
     'DDQDETR': 'distinct',
     'RTDETR': 'memory',
+    'SparseRCNN': 'region',
 }
 
 
@@ -46,7 +55,7 @@ class DetectorAdapter:
         TypeError: the detector lacks a stage, or can only be a teacher; the message says which.
     """
 
-    #: methods of the detector that the adapter calls
+    #: methods of the detector, and of its parts, that the adapter calls
     stages: ClassVar[Tuple[str, ...]] = STAGES
     #: attribute of the detector that holds the head of the decoder's queries
     head_name: ClassVar[str] = 'bbox_head'
@@ -60,10 +69,7 @@ class DetectorAdapter:
             raise TypeError(
                 f'a {type(detector).__name__} can only be a teacher: {self.teacher_only}'
             )
-        missing = [name for name in self.stages if not callable(getattr(detector, name, None))]
-        head = getattr(detector, self.head_name, None)
-        parts = ('forward', 'loss_by_feat')
-        missing += [f'{self.head_name}.{name}' for name in parts if not hasattr(head, name)]
+        missing = [name for name in self.stages if not _has(detector, name)]
         if missing:
             raise TypeError(
                 f'{side} {type(detector).__name__} is not a DETR-like detector: it has no '
@@ -87,8 +93,8 @@ class DetectorAdapter:
         """The kind of the decoder's queries; queries of one kind can be used by another detector.
 
         'position' (DETR), 'conditional', 'anchor' (DAB), 'point' (one-stage Deformable),
-        'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ), 'memory' (RT-DETR); for
-        others the name of the class.
+        'proposal' (two-stage Deformable), 'box' (DINO), 'distinct' (DDQ), 'memory' (RT-DETR),
+        'region' (Sparse R-CNN); for others the name of the class.
         """
         names = [cls.__name__ for cls in type(self.detector).__mro__]
         kind = next((QUERY_KINDS[name] for name in names if name in QUERY_KINDS), names[0])
@@ -162,6 +168,8 @@ class DetectorAdapter:
             Maps (B, D, H, W), keyword arguments of `forward_encoder`, some of `forward_decoder`.
         """
         features = self.detector.extract_feat(images)
+        if 'pre_transformer' not in self.stages:
+            return tuple(features), {}, {}
         encoder_inputs, decoder_inputs = self.detector.pre_transformer(features, samples)
         if 'spatial_shapes' not in encoder_inputs:  # single-scale detectors read the last map
             features = features[-1:]
@@ -175,14 +183,14 @@ class DetectorAdapter:
             ValueError: the detector refuses such an image.
         """
         try:
-            features = self.probe((PROBE_SIDE, PROBE_SIDE))
+            features = self.probe(PROBE_SIZE)
         except Exception as error:  # anything a backbone may raise
             raise ValueError(
                 f'the strides of the {self.side} {type(self.detector).__name__} cannot be measured '
-                f'on an image of {PROBE_SIDE} x {PROBE_SIDE} pixels ({error}): give it an adapter '
+                f'on an image of {PROBE_SIZE} pixels ({error}): give it an adapter '
                 'with `strides`'
             ) from error
-        return tuple(round(PROBE_SIDE / feature.shape[-1]) for feature in features)
+        return tuple(round(PROBE_SIZE[1] / feature.shape[-1]) for feature in features)
 
     def probe(self, size: Tuple[int, int]) -> Tuple[Tensor, ...]:
         """Make the feature maps of one black image of (H, W) pixels, in eval mode."""
@@ -294,14 +302,27 @@ class DetectorAdapter:
         )
         return losses
 
+    def check_whole_batch(self, images: Optional[List[int]]) -> None:
+        """Raise ValueError where only some images are to count in a loss that reads them all."""
+        if images is not None:
+            raise ValueError(
+                f'the loss of a {type(self.detector).__name__} reads the whole batch: '
+                'unlabelled.task_loss=False is not available'
+            )
+
     def predict(self, images: Tensor, samples: List[Any]) -> List[Any]:
         """Predict with the detector's own post-processing, into the samples."""
         predicted: List[Any] = self.detector.predict(images, samples)
         return predicted
 
+    @property
+    def test_cfg(self) -> Dict[str, Any]:
+        """The options of the detector's post-processing."""
+        return dict(self.head.test_cfg or {})
+
     def check_num_predictions(self) -> None:
         """Raise ValueError when `test_cfg` asks for more predictions than the queries make."""
-        wanted = (self.detector.test_cfg or {}).get('max_per_img', 0)
+        wanted = self.test_cfg.get('max_per_img', 0)
         found = self.num_queries * (self.num_classes if self.activation == 'sigmoid' else 1)
         if wanted > found:
             raise ValueError(
@@ -389,24 +410,27 @@ class DetectorAdapter:
             values: Tensor = loss(*inputs, reduction_override='none')
             return values if values.dim() == 1 else values.flatten(1).sum(1)
 
-        def classify(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
+        def classify(logits: Tensor, labels: Tensor, iou: IoU) -> Tensor:
             return per_query(head.loss_cls, logits, self.class_target(labels, iou))
 
+        overlap = partial(per_query, head.loss_iou)
+        if type(head.loss_iou) is GIoULoss:  # MMDetection's uploads its epsilon
+            overlap = partial(giou_loss, weight=head.loss_iou.loss_weight)
         return SetCriterion(
             cls=classify,
             bbox=partial(per_query, head.loss_bbox),
-            iou=partial(per_query, head.loss_iou),
-            background_weight=float(head.bg_cls_weight),
+            iou=overlap,
+            background_weight=float(getattr(head, 'bg_cls_weight', 0)),  # regions have none
         )
 
-    def class_target(self, labels: Tensor, iou: Tensor) -> Any:
+    def class_target(self, labels: Tensor, iou: IoU) -> Any:
         """The target of the head's classification loss.
 
         Args:
             labels: (n,) int64, `num_classes` = background.
-            iou: (n,) of the predicted box with its object's, 0 for background.
+            iou: makes (n,), of the predicted box with its object's, 0 for background.
         """
-        return (labels, iou) if isinstance(self.head.loss_cls, QualityFocalLoss) else labels
+        return (labels, iou()) if isinstance(self.head.loss_cls, QualityFocalLoss) else labels
 
     def _explained(self, outputs: DecoderOutputs, samples: List[Any], call: Any, *args: Any) -> Any:
         """Run `call`; report a failed matching with detector, stage and image."""
@@ -417,6 +441,14 @@ class DetectorAdapter:
             if found is None:
                 raise
             raise ValueError(found) from error
+
+
+def _has(detector: nn.Module, method: str) -> bool:
+    """Tell whether a detector has a method, or one of a part, 'part.method'."""
+    found: Any = detector
+    for name in method.split('.'):
+        found = getattr(found, name, None)
+    return callable(found)
 
 
 def _takes(cls: type, method: str, argument: str) -> bool:

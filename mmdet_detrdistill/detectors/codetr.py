@@ -1,6 +1,6 @@
 """Co-DETR, of MMDetection's projects/CO-DETR: the query head owns encoder and decoder."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, List, Tuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class CoDETRAdapter(DetectorAdapter):
     for the length of the call, reads them. Tensors inside are sequence first.
     """
 
-    stages = ('extract_feat',)
+    stages = ('extract_feat', 'query_head.forward', 'query_head.predict_by_feat')
     head_name = 'query_head'
     teacher_only = 'its auxiliary heads, dense and two-stage, train with losses of their own'
 
@@ -39,17 +39,12 @@ class CoDETRAdapter(DetectorAdapter):
         transformer = self.head.transformer
         return int(transformer.encoder.num_layers), int(transformer.decoder.num_layers)
 
-    def pre_transformer(
-        self, images: Tensor, samples: List[Any]
-    ) -> Tuple[Tuple[Tensor, ...], Dict[str, Any], Dict[str, Any]]:
-        return tuple(self.detector.extract_feat(images)), {}, {}
-
     def forward_pass(self, images: Tensor, samples: List[Any]) -> ForwardPass:
         head, (features, _, _) = self.head, self.pre_transformer(images, samples)
         calls: List[Any] = []
         handle = head.transformer.register_forward_hook(lambda *call: calls.append(call))
         try:
-            logits, boxes = head(features, [sample.metainfo for sample in samples])[:2]
+            predicted = head(features, [sample.metainfo for sample in samples])
         finally:
             handle.remove()
         _, (_, masks, *_), (hidden_states, references, _, _, memory) = calls[0]
@@ -64,4 +59,4 @@ class CoDETRAdapter(DetectorAdapter):
             head_inputs={},
         )
         decoded = dict(hidden_states=hidden_states.transpose(1, 2))
-        return ForwardPass(state, self._outputs(decoded, (logits, boxes), slice(None)))
+        return ForwardPass(state, self._outputs(decoded, predicted, slice(None)))

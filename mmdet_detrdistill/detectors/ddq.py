@@ -60,10 +60,7 @@ class DDQAdapter(DetectorAdapter):
     def task_loss(
         self, forward: ForwardPass, samples: List[Any], images: Optional[List[int]] = None
     ) -> Dict[str, Tensor]:
-        if images is not None:
-            raise ValueError(
-                "DDQ's loss reads the whole batch: unlabelled.task_loss=False is not available"
-            )
+        self.check_whole_batch(images)
         inputs = {**forward.state.head_inputs, **forward.outputs.decoder_outputs}
         losses: Dict[str, Tensor] = self._explained(
             forward.outputs, samples, lambda: self.head.loss(**inputs, batch_data_samples=samples)

@@ -49,27 +49,31 @@ def assign_batch(
     """
     logits, boxes = pick_stages(outputs.logits, stages), pick_stages(outputs.boxes, stages)
     objects = pad_objects(samples)
-    labels = objects.labels if label_map is None else label_map[objects.labels]
-    known = (labels >= 0).to(logits.dtype)
-    costs = _costs(assigner, logits, boxes, objects._replace(labels=labels.clamp(min=0)))
-    costs = costs.to(logits.dtype)
-    mask = outputs.query_mask
-    rows = [] if mask is None else [pick_stages(mask, stages).to(logits.dtype)]
-    cost_array, known_array, *kept_arrays = to_host([costs, known, *rows])()
-    kept = kept_arrays[0] > 0 if kept_arrays else np.ones(logits.shape[:3], dtype=bool)
+    moved = {}
+    if label_map is not None:
+        labels = label_map[objects.labels]
+        moved['known'] = labels >= 0
+        objects = objects._replace(labels=labels.clamp(min=0))
+    if outputs.query_mask is not None:
+        moved['kept'] = pick_stages(outputs.query_mask, stages)
+    costs = _costs(assigner, logits, boxes, objects)
+    cost_array, *arrays = to_host([costs, *moved.values()])()
+    found = dict(zip(moved, arrays))
+    known = found.get('known', np.ones(objects.labels.shape, dtype=bool))
+    kept = found.get('kept', np.ones(logits.shape[:3], dtype=bool))
     assignment = np.where(kept, -1, -2)
     for image, count in enumerate(objects.counts):
-        columns = known_array[image, :count].nonzero()[0]
+        columns = known[image, :count].nonzero()[0]
         for stage in range(len(stages)):
             queries = kept[stage, image].nonzero()[0]
             cost = cost_array[stage, image][np.ix_(queries, columns)]
-            found, target_boxes = linear_sum_assignment(cost)
-            assignment[stage, image, queries[found]] = columns[target_boxes]
+            rows, target_boxes = linear_sum_assignment(cost)
+            assignment[stage, image, queries[rows]] = columns[target_boxes]
     return to_device(assignment, logits.device)
 
 
 class PaddedObjects(NamedTuple):
-    """The ground truth of B images with fewer than M objects, padded with zeros.
+    """The ground truth of B images with M objects at most, padded with any rows.
 
     Attributes:
         labels: (B, M) int64.
@@ -146,16 +150,18 @@ def _costs(
     make small tensors that force a host-device synchronisation.
     """
     sizes = objects.sizes.unsqueeze(1)  # (B, 1, 4)
-    corners = cxcywh_to_xyxy(boxes) * sizes
+    corners = cxcywh_to_xyxy(boxes)
     terms = []
     for cost in assigner.match_costs:
         if type(cost) is BBoxL1Cost:
-            own, target_boxes = corners, objects.boxes_xyxy
+            predicted, target_boxes = corners, objects.boxes_xyxy / sizes
             if cost.box_format == 'xywh':
-                own, target_boxes = xyxy_to_cxcywh(own), xyxy_to_cxcywh(target_boxes)
-            term = torch.cdist(own / sizes, target_boxes / sizes, p=1) * cost.weight
+                predicted, target_boxes = boxes, xyxy_to_cxcywh(target_boxes)
+            term = torch.cdist(predicted, target_boxes, p=1) * cost.weight
         elif type(cost) is IoUCost:
-            iou, giou = iou_and_giou(corners.unsqueeze(-2), objects.boxes_xyxy.unsqueeze(1))
+            iou, giou = iou_and_giou(
+                (corners * sizes).unsqueeze(-2), objects.boxes_xyxy.unsqueeze(1)
+            )
             term = -cost.weight * (giou if cost.iou_mode == 'giou' else iou)
         else:
             classes = torch.arange(logits.shape[-1], device=logits.device)

@@ -6,7 +6,7 @@ from typing import Iterator, List, NamedTuple, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-PROBE_SIDE = 256  # pixels; every usual stride divides it, so that nothing is rounded
+PROBE_SIZE = (128, 896)  # (H, W) in pixels; usual strides, 14 to 112 too, divide W: no rounding
 
 Sizes = Sequence[Tuple[int, int]]
 

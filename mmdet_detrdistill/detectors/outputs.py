@@ -1,6 +1,7 @@
 """What an adapter keeps of a forward pass: B images, L stages, N queries, P = sum H * W."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from torch import Tensor
@@ -36,6 +37,7 @@ class EncoderState:
             part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, self.sizes)
         )
 
+    @cached_property
     def valid_masks(self) -> Optional[Tuple[Tensor, ...]]:
         """Return per level (B, H, W) bool, True = pixel of the image; None without padding."""
         if self.padding_mask is None:

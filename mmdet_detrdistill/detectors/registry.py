@@ -79,15 +79,16 @@ def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> BaseDetec
         ValueError: see `detector_config`.
     """
     config = detector_config(detector, role)
+    needs_text = ImportError(
+        f"{role} {config.type} reads text: pip install 'mmdet_detrdistill[text]', that is "
+        'transformers before 5'
+    )
     try:
         with scope_of():
-            return MODELS.build(config)
+            built = MODELS.build(config)
     except (RuntimeError, OSError, ValueError) as error:
         if 'transformers is not installed' in str(error):
-            raise ImportError(
-                f"{role} {config.type} reads text: pip install 'mmdet_detrdistill[text]', that is "
-                'transformers before 5'
-            ) from error
+            raise needs_text from error
         from_hub = isinstance(error, OSError) or 'huggingface' in type(error).__module__
         if from_hub and 'language_model' in config:
             raise FileNotFoundError(
@@ -96,6 +97,10 @@ def build_detector(detector: Union[str, Dict[str, Any]], role: str) -> BaseDetec
                 'with config.json, vocab.txt and weights'
             ) from error
         raise
+    tokenizer = getattr(getattr(built, 'language_model', None), 'tokenizer', None)
+    if tokenizer is not None and not hasattr(tokenizer, 'batch_encode_plus'):
+        raise needs_text
+    return built
 
 
 def _override(

@@ -7,6 +7,7 @@ import torch
 from mmdet.models.losses import VarifocalLoss
 from torch import Tensor, nn
 
+from ..functional.assign_kd import IoU
 from .base import DetectorAdapter
 from .outputs import EncoderState
 from .registry import register_adapter
@@ -36,20 +37,21 @@ class RTDETRAdapter(DetectorAdapter):
         decoded = {**decoded, 'hidden_states': torch.stack(hidden_states)}
         return decoded, (torch.stack(logits), torch.stack(decoded['references']))
 
-    def class_target(self, labels: Tensor, iou: Tensor) -> Any:
+    def class_target(self, labels: Tensor, iou: IoU) -> Any:
         """The IoU in the column of the label, for the varifocal loss."""
         if not isinstance(self.head.loss_cls, VarifocalLoss):
             return super().class_target(labels, iou)
-        target = iou.new_zeros(len(labels), self.num_classes + 1)
-        return target.scatter(1, labels[:, None], iou[:, None])[:, :-1]
+        quality = iou()
+        target = quality.new_zeros(len(labels), self.num_classes + 1)
+        return target.scatter(1, labels[:, None], quality[:, None])[:, :-1]
 
 
 @register_adapter('DFINE')
 class DFINEAdapter(RTDETRAdapter):
     def __init__(self, detector: nn.Module, side: str = 'student') -> None:
         raise TypeError(
-            f'{side} {type(detector).__name__} is not supported yet: D-FINE and DEIM predict '
-            'distributions of box sides beside the boxes. RT-DETR v1 and v2 are.'
+            f'{side} {type(detector).__name__} is not supported: D-FINE, and DEIM on it, predict '
+            'distributions of box sides beside the boxes. RT-DETR v1, v2 and DEIM on them are.'
         )
 
 

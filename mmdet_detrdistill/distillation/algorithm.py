@@ -99,19 +99,20 @@ class DETRDistill(SingleTeacherDistill):
             self.teacher_meta = meta
             self.student_adapter = build_adapter(self.student, 'student')
             self.teacher_adapter = build_adapter(self.teacher, 'teacher')
-            if not hasattr(self.student_adapter.head, 'assigner'):
+            if getattr(self.student_adapter, 'assigner', None) is None:
                 raise ValueError(
                     'architecture.train_cfg is missing: the student cannot be trained without '
                     'train_cfg.assigner'
                 )
             check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
+            with scope_of():  # a user's own injection rule
+                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
             renormalise = renormalisation(self.data_preprocessor, self.teacher.data_preprocessor)
+            # after the strides were probed, which would compile for the probe's size
             self.teacher_pass = TeacherPass(
                 self.teacher_adapter, renormalise, **(teacher_pass or {})
             )
             self.pseudo_labels = PseudoLabels(**(unlabelled or {}))
-            with scope_of():  # a user's own injection rule
-                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
         if not COMPILED:
             print_log('matching: SciPy; with Numba (pip install numba) it is faster', 'current')

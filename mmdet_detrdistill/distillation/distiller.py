@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..detectors import DetectorAdapter
 from ..detectors.pair import DistillPair
+from ..functional.stages import scaled
 from ..losses import AlignedKDLoss, AssignKDLoss, DistillLoss, FeatureKDLoss, LogitsKDLoss
-from ..losses.base import scaled
 from ..losses.injected_pass import InjectedLoss
 from ..losses.injection import InjectionRule, build_injection
 from ..registry import class_of, register

@@ -6,15 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import box_iou, cxcywh_to_xyxy, iou_and_giou
+from .boxes import box_iou, cxcywh_to_xyxy, giou_distance
 from .stages import Reduce, at_least_one, means_over, pick_stages, stage_pairs
 from .transfer import pad_rows
 
+#: makes the IoU (n,) of n predicted boxes with their objects', 0 for background; without gradient
+IoU = Callable[[], Tensor]
 
-def focal_loss(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
+
+def focal_loss(logits: Tensor, labels: Tensor, iou: IoU) -> Tensor:
     """Sigmoid focal loss (Lin et al., 2017), alpha 0.25, gamma 2, weight 2; label K = background.
 
-    Args: logits (n, K), labels (n,), iou (n,) unused. Returns: (n,), summed over the classes.
+    Args: logits (n, K), labels (n,), iou unused. Returns: (n,), summed over the classes.
     """
     hot = F.one_hot(labels, logits.shape[-1] + 1)[:, :-1].to(logits.dtype)
     probs = logits.sigmoid()
@@ -29,22 +32,21 @@ def l1_loss(boxes: Tensor, target_boxes: Tensor) -> Tensor:
     return 5.0 * (boxes - target_boxes).abs().sum(-1)
 
 
-def giou_loss(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> Tensor:
-    """1 - GIoU of corners (n, 4), weight 2. Returns: (n,)."""
-    _, giou = iou_and_giou(boxes_xyxy, target_boxes_xyxy)
-    return 2.0 * (1 - giou)
+def giou_loss(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor, weight: float = 2.0) -> Tensor:
+    """(1 - GIoU) * weight of corners (n, 4). Returns: (n,)."""
+    return weight * giou_distance(boxes_xyxy, target_boxes_xyxy)
 
 
 class SetCriterion(NamedTuple):
     """A detector's own three loss terms: what each of n queries costs, before any normaliser.
 
-    cls(logits (n, C), labels (n,), iou (n,)) -> (n,)
-    bbox(boxes (n, 4) cxcywh in [0, 1], target boxes) -> (n,)
-    iou(boxes (n, 4) x1y1x2y2 in pixels, target boxes) -> (n,)
+    cls(logits (n, C), labels (n,), iou) -> (n,); `iou()` is (n,), for a loss that reads it
+    bbox(boxes (n, 4) cxcywh in [0, 1], target boxes) -> (n,); without an object it counts nothing
+    iou(boxes (n, 4) x1y1x2y2 in pixels, target boxes) -> (n,), likewise
     background_weight: share of a background query in the normaliser of cls.
     """
 
-    cls: Callable[[Tensor, Tensor, Tensor], Tensor] = focal_loss
+    cls: Callable[[Tensor, Tensor, IoU], Tensor] = focal_loss
     bbox: Callable[[Tensor, Tensor], Tensor] = l1_loss
     iou: Callable[[Tensor, Tensor], Tensor] = giou_loss
     background_weight: float = 0.0
@@ -95,30 +97,33 @@ def assign_kd(
     pairs = stage_pairs(student_logits.shape[0], assignment.shape[0], pairing)
     logits, boxes = (pick_stages(x, pairs.student) for x in (student_logits, student_boxes))
     assignment = pick_stages(assignment, pairs.teacher)
-    taking_part = assignment > -2
+    taking_part, positive = assignment > -2, assignment >= 0
     if query_mask is not None:
-        taking_part = taking_part & pick_stages(query_mask, pairs.student)
-    positive = (assignment >= 0) & taking_part
+        query_mask = pick_stages(query_mask, pairs.student)
+        taking_part, positive = taking_part & query_mask, positive & query_mask
+    other = ~positive
 
     # Indexing by a mask forces a host-device synchronisation: objects are in one tensor (B, M + 1).
     objects, places = pad_rows(gt_labels), pad_rows(gt_boxes)
     found = assignment.clamp(min=0)
     num_pairs = found.shape[0]
-    labels = objects.expand(num_pairs, -1, -1).gather(2, found).masked_fill(~positive, background)
+    labels = objects.expand(num_pairs, -1, -1).gather(2, found).masked_fill(other, background)
     rows = found.unsqueeze(-1).expand(-1, -1, -1, 4)
     target_boxes = places.to(boxes.dtype).expand(num_pairs, -1, -1, -1).gather(2, rows)
-    target_boxes = target_boxes.masked_fill(~positive.unsqueeze(-1), 0)
 
-    num_positive, num_all = (x.sum((1, 2)).to(boxes.dtype) for x in (positive, taking_part))
-    num_weighed = num_positive + (num_all - num_positive) * criterion.background_weight
-    normalisers = reduce(torch.stack((num_weighed, num_positive, num_positive)))  # (3, P)
-    scale = boxes.new_ones(4)
+    masks = torch.stack((taking_part, positive, positive))
+    num_all, num_positive, _ = counts = masks.sum((2, 3)).to(boxes.dtype)  # (3, P)
+    num_weighed = num_positive.lerp(num_all, criterion.background_weight)
+    normalisers = reduce(torch.cat((num_weighed[None], counts[1:])))
+    corners, target_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes)
     if image_sizes is not None:  # (h, w) -> (w, h, w, h) per query
         scale = image_sizes.to(boxes.dtype).flip(-1).repeat(1, 2).unsqueeze(1)
-    corners = (cxcywh_to_xyxy(boxes) * scale).flatten(0, 2)
-    target_corners = (cxcywh_to_xyxy(target_boxes) * scale).flatten(0, 2)
-    iou = box_iou(corners.detach(), target_corners)
-    iou = iou.masked_fill(~positive.flatten(), 0)
+        corners, target_corners = corners * scale, target_corners * scale
+    corners, target_corners = corners.flatten(0, 2), target_corners.flatten(0, 2)
+
+    def iou() -> Tensor:
+        return box_iou(corners.detach(), target_corners).masked_fill(other.flatten(), 0)
+
     values = (
         criterion.cls(logits.flatten(0, 2), labels.flatten(), iou),
         criterion.bbox(boxes.flatten(0, 2), target_boxes.flatten(0, 2)),
@@ -126,7 +131,7 @@ def assign_kd(
     )
     terms = means_over(
         torch.stack([value.view_as(positive) for value in values]),
-        torch.stack((taking_part, positive, positive)),
+        masks,
         normalisers,
         pairs.factors,
     )

@@ -21,14 +21,14 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
         (..., 4), (x1, y1, x2, y2); `xyxy_to_cxcywh` takes it back.
     """
     centre, size = boxes.split(2, -1)
-    half = size / 2
-    return torch.cat((centre - half, centre + half), dim=-1)
+    return torch.cat((centre.sub(size, alpha=0.5), centre.add(size, alpha=0.5)), dim=-1)
 
 
 def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
     """Convert corner form (..., 4), (x1, y1, x2, y2), to centre form (..., 4), (cx, cy, w, h)."""
     low, high = boxes_xyxy.split(2, -1)
-    return torch.cat(((low + high) / 2, high - low), dim=-1)
+    size = high - low
+    return torch.cat((low.add(size, alpha=0.5), size), dim=-1)
 
 
 def clamp_to_image(boxes: Tensor) -> Tensor:
@@ -50,27 +50,34 @@ def iou_and_giou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor
         IoU in [0, 1] and GIoU in (-1, 1], each of the broadcast shape without the 4;
         GIoU <= IoU, both 1 for two equal boxes of positive area.
     """
-    iou, union = _iou_and_union(boxes_xyxy, other_xyxy)
-    (low, high), (other_low, other_high) = boxes_xyxy.split(2, -1), other_xyxy.split(2, -1)
-    hull = _area(torch.maximum(high, other_high) - torch.minimum(low, other_low))
-    return iou, iou - (hull - union) / hull.clamp(min=EPS)
+    iou, union, low, high = _iou(boxes_xyxy, other_xyxy)
+    return iou, iou + union / _area(low, high).clamp(min=EPS) - 1
+
+
+def giou_distance(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tensor:
+    """Compute 1 - GIoU, in [0, 2); see `iou_and_giou`."""
+    iou, union, low, high = _iou(boxes_xyxy, other_xyxy)
+    return 2 - (iou + union / _area(low, high).clamp(min=EPS))
 
 
 def box_iou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tensor:
     """Intersection over union alone; see `iou_and_giou`."""
-    return _iou_and_union(boxes_xyxy, other_xyxy)[0]
+    return _iou(boxes_xyxy, other_xyxy)[0]
 
 
-def _iou_and_union(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor]:
-    (low, high), (other_low, other_high) = boxes_xyxy.split(2, -1), other_xyxy.split(2, -1)
-    overlap = torch.minimum(high, other_high) - torch.maximum(low, other_low)
-    inter = _area(overlap.clamp(min=0))
-    union = _area(high - low) + _area(other_high - other_low) - inter
-    return inter / union.clamp(min=EPS), union
+def _iou(boxes_xyxy: Tensor, other_xyxy: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """IoU, area of the union, and both corners of the hull."""
+    hull_low, high = torch.minimum(boxes_xyxy, other_xyxy).split(2, -1)
+    low, hull_high = torch.maximum(boxes_xyxy, other_xyxy).split(2, -1)
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    overlap = width * height
+    areas = _area(*boxes_xyxy.split(2, -1)) + _area(*other_xyxy.split(2, -1))
+    union = (areas - overlap).clamp(min=EPS)
+    return overlap / union, union, hull_low, hull_high
 
 
-def _area(extent: Tensor) -> Tensor:
-    width, height = extent.unbind(-1)
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    width, height = (high - low).unbind(-1)
     return width * height
 
 
@@ -82,7 +89,7 @@ def pad_objects(gt_boxes: Sequence[Tensor], dtype: torch.dtype) -> Tuple[Tensor,
         dtype: of the result.
 
     Returns:
-        (B, M, 4) x1y1x2y2 with M = max M_b + 1, and (B, M) bool, True = an object.
+        (B, M, 4) x1y1x2y2 with M = max(M_b, 1), and (B, M) bool, True = an object.
     """
     boxes = pad_rows(gt_boxes)
     counts = to_device(np.array([[len(found)] for found in gt_boxes]), boxes.device)

@@ -70,9 +70,9 @@ def pick_classes(student_logits: Tensor, student_classes: Tensor, activation: st
 def target_entropy(targets: Tensor, activation: str) -> Tensor:
     """Entropy of soft labels (..., C) -> (...), in nats: the floor of their cross entropy."""
     check_activation(activation)
-    entropy = -torch.xlogy(targets, targets)
+    entropy: Tensor = torch.special.entr(targets)
     if activation == 'sigmoid':
-        entropy = entropy - torch.xlogy(1 - targets, 1 - targets)
+        entropy = entropy + torch.special.entr(1 - targets)
     return entropy.sum(-1)
 
 
@@ -81,7 +81,7 @@ def cross_entropy(student_logits: Tensor, targets: Tensor, activation: str) -> T
     check_activation(activation)
     if activation == 'softmax':
         return -(targets * student_logits.log_softmax(-1)).sum(-1)
-    return (F.softplus(student_logits) - targets * student_logits).sum(-1)
+    return torch.addcmul(F.softplus(student_logits), targets, student_logits, value=-1).sum(-1)
 
 
 def class_divergence(student_logits: Tensor, targets: Tensor, activation: str) -> Tensor:

@@ -134,26 +134,23 @@ def feature_kd(
     _check_shapes(student_feats, teacher_feats)
     sizes = [mask[0].numel() for mask in masks]
 
-    def level_sums(values: Tensor) -> Tensor:  # (B, P) -> (levels, B)
-        return torch.stack([part.sum(1) for part in values.split(sizes, 1)])
+    def level_sums(values: Tensor) -> Tensor:  # (B, P) -> (B, levels)
+        return torch.stack([part.sum(1) for part in values.split(sizes, 1)], 1)
 
     # all levels, one after the other: (B, C, P) and (B, P)
-    student, teacher = (
-        torch.cat([feat.flatten(2) for feat in feats], 2)
-        for feats in (student_feats, [feat.detach() for feat in teacher_feats])
-    )
-    weights = torch.cat([mask.detach().flatten(1) for mask in masks], 1)
-    valid = torch.ones_like(weights, dtype=torch.bool)
-    if valid_masks is not None:
-        valid = torch.cat([mask.flatten(1) for mask in valid_masks], 1)
-    counts = level_sums(valid).clamp(min=1)
+    student, teacher = _one_row(student_feats, 2), _one_row(teacher_feats, 2).detach()
+    weights = _one_row(masks, 1).detach()
+    valid = torch.ones_like(weights) if valid_masks is None else _one_row(valid_masks, 1)
     weights = weights * valid
-    errors = level_sums(weights * (teacher - student).square().mean(1)) / counts
+    divisors = level_sums(valid).clamp(min=1)
     if normalize:
-        power = (level_sums(teacher.square().mean(1) * valid) / counts).clamp(min=1e-6)
-        mean = level_sums(weights) / counts
-        errors = errors / mean.masked_fill(mean == 0, 1) / power
-    return errors.sum() / reduce(errors.new_full((), errors.shape[1]))
+        mean, power = level_sums(weights), level_sums(teacher.square().mean(1) * valid)
+        power = (power / divisors).clamp(min=1e-6)
+        divisors = mean.masked_fill(mean == 0, 1) * power
+    per_pixel = [part.expand(-1, size) for part, size in zip(divisors.split(1, 1), sizes)]
+    weights = weights / torch.cat(per_pixel, 1)
+    errors = (weights * F.mse_loss(student, teacher, reduction='none').mean(1)).sum()
+    return errors / reduce(errors.new_full((), weights.shape[0]))
 
 
 @torch.no_grad()
@@ -196,22 +193,22 @@ def target_masks(
         factors = torch.einsum('lbnc,lbnd->bcd', weighted, teacher_queries) / quality.shape[2]
     else:
         factors = weighted.sum(2).transpose(0, 1)  # (B, L, C)
-    masks = []
-    for level, teacher in enumerate(teacher_feats):
-        pixels = teacher.flatten(2)  # (B, C, HW)
-        if options.similarity == 'cosine':
-            pixels = F.normalize(pixels, dim=1)
-        product = factors @ pixels
-        if options.mask == 'per_query':
-            mask = product.mul_(pixels).sum(1)
-        else:  # the maximum is over the image
-            summed = product.clamp_(min=0.01)
-            if valid_masks is not None:
-                summed = summed * valid_masks[level].flatten(1).unsqueeze(1)
-            peak = summed.amax(-1, keepdim=True).clamp(min=0.01)
-            mask = (summed / peak).square().sum(1)
-        masks.append(mask.view(-1, *teacher.shape[-2:]))
-    return masks
+    pixels = _one_row(teacher_feats, 2)
+    if options.similarity == 'cosine':
+        pixels = F.normalize(pixels, dim=1)
+    product = factors @ pixels
+    sizes = [teacher.shape[-2:] for teacher in teacher_feats]
+    numbers = [size.numel() for size in sizes]
+    if options.mask == 'per_query':
+        mask = product.mul_(pixels).sum(1)
+    else:  # the maximum is over the level of an image
+        summed = product.clamp_(min=0.01)
+        if valid_masks is not None:
+            summed = summed * _one_row(valid_masks, 1).unsqueeze(1)
+        peaks = [part.amax(-1, keepdim=True) for part in summed.split(numbers, -1)]
+        peak = torch.cat([peak.expand(-1, -1, n) for peak, n in zip(peaks, numbers)], -1)
+        mask = (summed / peak.clamp(min=0.01)).square().sum(1)
+    return [part.unflatten(1, size) for part, size in zip(mask.split(numbers, 1), sizes)]
 
 
 @torch.no_grad()
@@ -246,6 +243,11 @@ def _topk_scores(probs: Tensor, topk: int) -> Tensor:
     values, indices = flat.topk(min(topk, flat.shape[-1]), dim=-1)
     kept = torch.zeros_like(flat).scatter(-1, indices, values)
     return kept.view_as(probs).sum(-1)
+
+
+def _one_row(maps: Sequence[Tensor], dim: int) -> Tensor:
+    """Put maps (..., H, W) of all levels one after the other, (..., P); `dim` is that of H."""
+    return torch.cat([level.flatten(dim) for level in maps], dim)
 
 
 def _check_shapes(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import best_giou, clamp_to_image, cxcywh_to_xyxy, iou_and_giou
+from .boxes import best_giou, cxcywh_to_xyxy, giou_distance, xyxy_to_cxcywh
 from .classes import cross_entropy, pick_classes, soft_targets, target_entropy
 from .matching import matching_cost, name_non_finite, start_matching
 from .stages import (
@@ -17,6 +17,7 @@ from .stages import (
     at_least_one,
     means_over,
     pick_stages,
+    scaled,
     stage_pairs,
 )
 
@@ -102,7 +103,7 @@ class PairedStages(NamedTuple):
         logits: (P, B, N_s, C) of the student.
         boxes: (P, B, N_s, 4) of the student.
         targets: (P, B, N_t, C) soft labels.
-        target_boxes: (P, B, N_t, 4).
+        target_boxes: (P, B, N_t, 4), inside the image; `target_corners`: the same as x1y1x2y2.
         student_mask: (P, B, N_s) bool, or None: all.
         teacher_mask: (P, B, N_t) bool.
         teacher: P teacher stages; likewise `student`.
@@ -113,6 +114,7 @@ class PairedStages(NamedTuple):
     boxes: Tensor
     targets: Tensor
     target_boxes: Tensor
+    target_corners: Tensor
     student_mask: Optional[Tensor]
     teacher_mask: Tensor
     student: List[int]
@@ -198,18 +200,17 @@ def start_logits_kd(
         giou_weight=options.giou_weight,
     )
     # 0 * Inf is NaN: a sigmoid or the clamp would hide an infinite teacher from the matching.
-    hidden = 0 * (teacher.logits.sum(-1) + teacher.boxes.sum(-1)).detach()
+    hidden = 0 * torch.cat((teacher.logits, teacher.boxes), -1).detach().sum(-1)
     cost += pick_stages(hidden, stages.teacher).unsqueeze(-2)
     matches_of = start_matching(cost, stages.student_mask, [queries for _, queries, _ in sets])
 
     def terms() -> Dict[str, Tensor]:
         try:
-            matches = matches_of()
+            matched = matches_of()
         except ValueError as error:
             found = name_non_finite('student', student.logits, student.boxes)
             found = found or name_non_finite('teacher', teacher.logits, teacher.boxes)
             raise ValueError(found or str(error)) from error
-        matched = torch.stack(matches).amax(0)  # the sets share no query
         values = pair_values(stages, matched, student.activation, options)
         if options.contrast_weight:
             if student.embeds is None or teacher.embeds is None:
@@ -230,7 +231,7 @@ def pair_stages(student: Predictions, teacher: Predictions, options: PairOptions
         student.logits.shape[0], teacher.logits.shape[0], options.pairing, options.group_reduction
     )
     targets = soft_targets(teacher.logits, teacher.activation, student.activation, teacher.classes)
-    target_boxes = clamp_to_image(teacher.boxes.detach())
+    corners = pick_stages(cxcywh_to_xyxy(teacher.boxes.detach()).clamp(0, 1), pairs.teacher)
     logits = student.logits
     if student.classes is not None:
         logits = pick_classes(logits, student.classes, student.activation)
@@ -241,7 +242,8 @@ def pair_stages(student: Predictions, teacher: Predictions, options: PairOptions
         logits=pick_stages(logits, pairs.student),
         boxes=pick_stages(student.boxes, pairs.student),
         targets=pick_stages(targets, pairs.teacher),
-        target_boxes=pick_stages(target_boxes, pairs.teacher),
+        target_boxes=xyxy_to_cxcywh(corners),
+        target_corners=corners,
         student_mask=None if student.mask is None else pick_stages(student.mask, pairs.student),
         teacher_mask=pick_stages(mask, pairs.teacher),
         student=pairs.student,
@@ -269,7 +271,8 @@ def query_sets(
     if teacher_positive_mask is None:
         raise ValueError(f'{options} needs teacher_positive_mask')
     has_object = pick_stages(teacher_positive_mask, stages.teacher)
-    positive, negative = every & has_object, every & ~has_object
+    positive = every & has_object
+    negative = every ^ positive
     if options.negatives == 'none':
         return [QuerySet('', positive, positive)]
     if options.negatives == 'hard':
@@ -307,12 +310,14 @@ def pair_values(
     boxes = stages.boxes.gather(2, rows.expand(-1, -1, -1, 4))
     logits = stages.logits.gather(2, rows.expand(-1, -1, -1, stages.logits.shape[-1]))
     entropy = target_entropy(stages.targets, activation)
-    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(stages.target_boxes))
+    apart = giou_distance(cxcywh_to_xyxy(boxes), stages.target_corners)
     return {
         'bbox': options.bbox_weight * (boxes - stages.target_boxes).abs().sum(-1),
-        'giou': options.giou_weight * (1 - giou),
-        'cls': options.cls_weight * (cross_entropy(logits, stages.targets, activation) - entropy),
-        'entropy': options.cls_weight * entropy,
+        'giou': options.giou_weight * apart,
+        'cls': scaled(
+            cross_entropy(logits, stages.targets, activation) - entropy, options.cls_weight
+        ),
+        'entropy': scaled(entropy, options.cls_weight),
     }
 
 

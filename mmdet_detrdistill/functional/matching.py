@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .boxes import cxcywh_to_xyxy, iou_and_giou
+from .boxes import cxcywh_to_xyxy, giou_distance
 from .classes import check_activation
 from .linear_assignment import solve_chains
+from .stages import scaled
 from .transfer import to_device, to_host
 
 
@@ -49,14 +50,12 @@ def matching_cost(
     # BCE(s, p) summed over classes = sum softplus(s) - s . p, so that all pairs are one product.
     if activation == 'sigmoid':
         base = torch.nn.functional.softplus(logits).sum(-1, keepdim=True)
-        cost = cls_weight * (base - logits @ targets.transpose(-1, -2))
+        cost = scaled(base - logits @ targets.transpose(-1, -2), cls_weight)
     else:
         cost = -cls_weight * (logits.log_softmax(-1) @ targets.transpose(-1, -2))
-    cost += bbox_weight * torch.cdist(boxes, others, p=1)
-    _, giou = iou_and_giou(
-        cxcywh_to_xyxy(boxes).unsqueeze(-2), cxcywh_to_xyxy(others).unsqueeze(-3)
-    )
-    return cost + giou_weight * (1 - giou)
+    cost.add_(torch.cdist(boxes, others, p=1), alpha=bbox_weight)
+    corners = cxcywh_to_xyxy(boxes).unsqueeze(-2), cxcywh_to_xyxy(others).unsqueeze(-3)
+    return cost.add_(giou_distance(*corners), alpha=giou_weight)
 
 
 def match(
@@ -76,13 +75,13 @@ def match(
     Raises:
         ValueError: a cost is NaN or infinite; names stage and image.
     """
-    return start_matching(cost, student_mask, [teacher_mask])()[0]
+    return start_matching(cost, student_mask, [teacher_mask])()
 
 
 @torch.no_grad()
 def start_matching(
     cost: Tensor, student_mask: Optional[Tensor], teacher_masks: Sequence[Optional[Tensor]]
-) -> Callable[[], List[Tensor]]:
+) -> Callable[[], Tensor]:
     """Start `match` for several sets of teacher queries; one transfer takes everything to the CPU.
 
     The solver works in threads of its own from the moment the costs are on the CPU, while the
@@ -90,16 +89,17 @@ def start_matching(
 
     Args:
         cost: (L, B, N_s, N_t); `student_mask`: (L, B, N_s) or None; see `match`.
-        teacher_masks: per set (L, B, N_t) or None; each set is matched with all students.
+        teacher_masks: per set (L, B, N_t) or None; each set is matched with all students. The sets
+            share no query.
 
     Returns:
-        A function that waits for the solver and gives, per set, what `match` returns.
+        A function that waits for the solver and gives what `match` returns, for all sets.
     """
     masks = [mask for mask in (student_mask, *teacher_masks) if mask is not None]
-    arrays_of = to_host([cost.detach(), *(mask.to(cost.dtype) for mask in masks)])
+    arrays_of = to_host([cost.detach(), *masks])
     given = [mask is not None for mask in (student_mask, *teacher_masks)]
     job = _background().submit(_match_arrays, arrays_of, given)
-    return lambda: list(to_device(job.result(), cost.device).unbind(0))
+    return lambda: to_device(job.result(), cost.device)
 
 
 @lru_cache(maxsize=1)
@@ -109,7 +109,7 @@ def _background() -> ThreadPoolExecutor:
 
 
 def _match_arrays(arrays_of: Callable[[], List[np.ndarray]], given: Sequence[bool]) -> np.ndarray:
-    """Solve; (sets, L, B, N_t), see `start_matching`."""
+    """Solve; (L, B, N_t), see `start_matching`."""
     costs, *masks = arrays_of()
     everyone = [np.ones(costs.shape[:2] + (size,), dtype=bool) for size in costs.shape[2:]]
     rows_given, *columns_given = given
@@ -119,7 +119,7 @@ def _match_arrays(arrays_of: Callable[[], List[np.ndarray]], given: Sequence[boo
     all_finite = bool(finite.all())
     num_stages, num_images, _, num_teachers = costs.shape
     chains, places = [], []
-    for number, keep in enumerate(keep_columns):
+    for keep in keep_columns:
         for image in range(num_images):
             ids = [
                 (keep_rows[stage, image].nonzero()[0], keep[stage, image].nonzero()[0])
@@ -132,12 +132,12 @@ def _match_arrays(arrays_of: Callable[[], List[np.ndarray]], given: Sequence[boo
                     )
             # The stages of an image are alike: prices of one start the next.
             chains.append([_part(costs[s, image], *ids[s]) for s in range(num_stages)])
-            places.append((number, image, ids))
-    matched = np.full((len(keep_columns), num_stages, num_images, num_teachers), -1, dtype=np.int64)
-    for (number, image, ids), solved in zip(places, solve_chains(chains)):
+            places.append((image, ids))
+    matched = np.full((num_stages, num_images, num_teachers), -1, dtype=np.int64)
+    for (image, ids), solved in zip(places, solve_chains(chains)):
         for stage, (found_rows, found_columns) in enumerate(solved):
             row_ids, column_ids = ids[stage]
-            matched[number, stage, image, column_ids[found_columns]] = row_ids[found_rows]
+            matched[stage, image, column_ids[found_columns]] = row_ids[found_rows]
     return matched
 
 

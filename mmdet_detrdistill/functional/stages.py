@@ -103,6 +103,11 @@ def means_over(
     """
     means = values.masked_fill(~masks, 0).sum((2, 3)) / normalisers
     if len(set(factors)) == 1:
-        return factors[0] * means.sum(1)
+        return scaled(means.sum(1), factors[0])
     # a tensor of the factors would force a host-device synchronisation
     return torch.stack([f * mean for f, mean in zip(factors, means.unbind(1))]).sum(0)
+
+
+def scaled(value: Tensor, factor: float) -> Tensor:
+    """Multiply a value by a factor, without an operation where it is 1."""
+    return value if factor == 1 else factor * value

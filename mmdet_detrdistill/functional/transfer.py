@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def to_host(tensors: Sequence[Tensor]) -> Callable[[], List[np.ndarray]]:
-    """Start to move tensors of one dtype and device to the CPU, in one transfer.
+    """Start to move tensors of one device, the widest dtype first, to the CPU in one transfer.
 
     Returns:
         A function that waits for the transfer and gives the arrays; any thread may call it. From a
@@ -17,7 +17,7 @@ def to_host(tensors: Sequence[Tensor]) -> Callable[[], List[np.ndarray]]:
     if tensors[0].device.type == 'cpu':
         arrays = [tensor.numpy() for tensor in tensors]
         return lambda: arrays
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    flat = torch.cat([tensor.flatten().view(torch.uint8) for tensor in tensors])
     on_gpu = flat.device.type == 'cuda'
     host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=on_gpu)
     host.copy_(flat, non_blocking=on_gpu)
@@ -28,8 +28,11 @@ def to_host(tensors: Sequence[Tensor]) -> Callable[[], List[np.ndarray]]:
     def arrays_of() -> List[np.ndarray]:
         if copied is not None:
             copied.synchronize()
-        parts = host.split([tensor.numel() for tensor in tensors])
-        return [part.view(tensor.shape).numpy() for part, tensor in zip(parts, tensors)]
+        parts = host.split([tensor.numel() * tensor.element_size() for tensor in tensors])
+        return [
+            part.view(tensor.dtype).view(tensor.shape).numpy()
+            for part, tensor in zip(parts, tensors)
+        ]
 
     return arrays_of
 
@@ -43,14 +46,14 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
 
 
 def pad_rows(values: Sequence[Tensor]) -> Tensor:
-    """Stack what B images have, each (M_b, ...), to (B, max M_b + 1, ...), padded with zeros.
+    """Stack what B images have, each (M_b, ...), to (B, max(M_b, 1), ...), padded with any row.
 
-    There is a row of zeros at least, so that an index always has something to point to. The number
-    of operations does not depend on B.
+    There is one row at least, so that an index always has something to point to. The number of
+    operations does not depend on B.
     """
     counts = [value.shape[0] for value in values]
-    index = np.full((len(counts), max(counts) + 1), sum(counts), dtype=np.int64)
+    index = np.zeros((len(counts), max(*counts, 1)), dtype=np.int64)
     for row, count, end in zip(index, counts, np.cumsum(counts)):
         row[:count] = np.arange(end - count, end)
-    rows = torch.cat((*values, values[0].new_zeros(1, *values[0].shape[1:])))
+    rows = torch.cat(list(values)) if any(counts) else values[0].new_zeros(1, *values[0].shape[1:])
     return rows[to_device(index, rows.device)]

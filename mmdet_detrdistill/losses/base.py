@@ -24,6 +24,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from ..detectors import DetectorAdapter
+from ..functional.stages import scaled
 
 
 class DistillLoss(nn.Module):
@@ -139,8 +140,3 @@ def as_float(tensor: Tensor) -> Tensor:
 def weighted(weight: float, terms: Dict[str, Tensor]) -> Dict[str, Tensor]:
     """Multiply every term by the loss weight."""
     return {name: scaled(value, weight) for name, value in terms.items()}
-
-
-def scaled(value: Tensor, factor: float) -> Tensor:
-    """Multiply a value by a factor, without an operation where it is 1."""
-    return value if factor == 1 else factor * value

@@ -18,6 +18,7 @@ from ..functional.feature_kd import (
     query_quality,
     target_masks,
 )
+from ..functional.stages import scaled
 from ..registry import register
 from .base import DistillLoss, as_float, full_precision, reduce_count
 
@@ -99,7 +100,7 @@ class FeatureKDLoss(DistillLoss):
                 self.options.normalize,
                 reduce_count,
             )
-        return {'': self.loss_weight * value}
+        return {'': scaled(value, self.loss_weight)}
 
     def feature_maps(self, pair: DistillPair) -> Tuple[List[Tensor], List[Tensor]]:
         """The distilled maps of student and teacher, per shared level (B, C, H, W)."""
@@ -114,7 +115,7 @@ class FeatureKDLoss(DistillLoss):
 
     def valid_masks(self, pair: DistillPair) -> Optional[List[Tensor]]:
         """Per shared level (B, H, W) bool, True = counts; None: all pixels."""
-        valid = pair.teacher_forward.state.valid_masks() if self.options.exclude_padding else None
+        valid = pair.teacher_forward.state.valid_masks if self.options.exclude_padding else None
         return None if valid is None else [level.cut(valid[level.teacher]) for level in pair.levels]
 
     def masks(self, pair: DistillPair, stages: Optional[slice] = None) -> List[Tensor]:

@@ -1,4 +1,4 @@
-# Reason: student RetinaNet is not a DETR-like detector: it has no pre_transformer
+# Reason: it has no pre_transformer, forward_encoder, pre_decoder, forward_decoder. Register an
 _base_ = './_base_/good.py'
 model = dict(
     architecture=dict(

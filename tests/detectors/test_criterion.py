@@ -29,7 +29,7 @@ def test_criterion_adds_up_to_the_heads_losses(kind):
     weights = torch.ones(9, 4, dtype=boxes.dtype)
     box_pair, corner_pair = (boxes, target_boxes), (corners(boxes), corners(target_boxes))
     for found, expected in (
-        (criterion.cls(logits, labels, iou), head.loss_cls(logits, target, avg_factor=7.0)),
+        (criterion.cls(logits, labels, lambda: iou), head.loss_cls(logits, target, avg_factor=7.0)),
         (criterion.bbox(*box_pair), head.loss_bbox(*box_pair, weights, avg_factor=7.0)),
         (criterion.iou(*corner_pair), head.loss_iou(*corner_pair, weights, avg_factor=7.0)),
     ):

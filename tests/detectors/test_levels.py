@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
@@ -34,6 +35,27 @@ def patch_student(variant):
     return build(config, 1)
 
 
+class VisionPatches(nn.Module):
+    """The map of a DINOv2: one level of 14 pixels, of a whole number of patches or of a padded."""
+
+    def __init__(self, padded):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 14, stride=14)
+        self.padding = 13 if padded else 0
+
+    def forward(self, images):
+        return [self.layer(nn.functional.pad(images, (0, self.padding, 0, self.padding)))]
+
+
+@pytest.mark.parametrize('padded', [False, True])
+def test_a_level_of_14_pixels_is_measured_exactly(padded):
+    config = tiny_config('dino')
+    config.neck.in_channels = [8]
+    detector = build(config)
+    detector.backbone = VisionPatches(padded)
+    assert build_adapter(detector).strides == (14, 28, 56, 112)
+
+
 def odd_batch(side, padded):
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     first = side - 21 if padded else side
@@ -58,7 +80,7 @@ def expected_value(model, images, samples, pairs):
                 p.state.memory_maps()[level][image] for p, level in zip(sides, (own, other))
             )
             h, w = (min(student.shape[i], teacher.shape[i]) for i in (1, 2))
-            valid = sides[1].state.valid_masks()
+            valid = sides[1].state.valid_masks
             valid = torch.ones(h, w) if valid is None else valid[other][image, :h, :w]
             error = (teacher[:, :h, :w] - student[:, :h, :w]).square().sum(0) * valid
             queries = sides[1].outputs.hidden_states[-1, image]

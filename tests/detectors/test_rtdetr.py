@@ -14,7 +14,7 @@ from tests.stand_ins.rtdetr import RTDETR, rtdetr
 from tests.tiny_detectors import batch, tiny
 
 
-@pytest.fixture(scope='module', params=['RTDETR', 'RTDETRV2'])
+@pytest.fixture(scope='module', params=['RTDETRV2', 'DEIMRTDETR'])
 def detector(request):
     return rtdetr(version=request.param)
 
@@ -42,13 +42,15 @@ def test_forward_pass_equals_loss(detector, kind):
             torch.testing.assert_close(parameter.grad, grad, rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.parametrize('kind', BATCHES)
 @torch.no_grad()
-def test_a_teacher_gives_every_stage_and_the_last_is_the_detector_s(detector):
-    images, samples = batch()
+def test_a_teacher_gives_every_stage_and_the_last_is_the_detector_s(detector, kind):
+    images, samples = batch(**BATCHES[kind])
     detector.eval()
     (logits,), (boxes,) = detector._forward(images, samples)
     adapter = build_adapter(detector, 'teacher')
-    outputs = adapter.forward_pass(images, samples).outputs
+    forward = adapter.forward_pass(images, samples)
+    outputs = forward.outputs
     assert outputs.logits.shape[0] == 2
     torch.testing.assert_close(outputs.logits[-1], logits, rtol=0, atol=0)
     torch.testing.assert_close(outputs.boxes[-1], boxes, rtol=0, atol=0)
@@ -56,6 +58,11 @@ def test_a_teacher_gives_every_stage_and_the_last_is_the_detector_s(detector):
     head = detector.bbox_head.cls_branches
     again = torch.stack([branch(hidden) for branch, hidden in zip(head, outputs.hidden_states)])
     torch.testing.assert_close(again, outputs.logits, rtol=0, atol=0)
+    detector.bbox_head.test_cfg = dict(max_per_img=10)
+    predicted = adapter.predict(images, copy.deepcopy(samples))
+    for own, sample in zip(adapter.post_process(forward, samples), predicted):
+        for name, value in sample.pred_instances.items():
+            assert torch.equal(own[name], value), name
 
 
 def test_the_varifocal_target_is_the_iou_of_the_label(detector):

@@ -159,7 +159,7 @@ def test_student_loss_equals_its_own_loss_on_those_boxes(student):
 
 def test_teacher_that_is_asked_for_more_boxes_than_it_makes():
     model = distilled()
-    model.teacher.test_cfg = dict(max_per_img=61)
+    model.teacher.bbox_head.test_cfg = dict(max_per_img=61)
     images, samples = batch()
     with pytest.raises(ValueError, match=r'teacher: .*61, but 20 queries give 60'):
         model.loss(images, mark(samples, 1))

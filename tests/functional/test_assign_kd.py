@@ -115,7 +115,7 @@ def test_equals_known_limit(draw, kind):
     expected = head.loss_by_feat(case.student_logits, case.student_boxes, truth, metas)
 
     def loss_cls(logits, labels, iou):
-        target = (labels, iou) if kind == 'quality_focal' else labels
+        target = (labels, iou()) if kind == 'quality_focal' else labels
         values = head.loss_cls(logits, target, reduction_override='none')
         return values if values.dim() == 1 else values.sum(1)
 

@@ -124,11 +124,9 @@ def test_what_a_step_waits_for(variant, preset, class_map):
     ours = [wait for wait in added.elements() if wait.place.startswith('mmdet_detrdistill')]
     assert sorted(wait.kind for wait in ours) == ['to host', 'to host', 'value'], ours
     others = [wait for wait in added.elements() if wait not in ours]
-    # the epsilon of MMDetection's IoU loss; the class weights of its cross entropy
-    assert all(
-        '/bbox_overlaps.py' in w.place or '/cross_entropy_loss.py' in w.place for w in others
-    )
-    assert len(others) <= (2 if variant == 'detr' else 1)
+    # the class weights of MMDetection's cross entropy
+    assert all('/cross_entropy_loss.py' in wait.place for wait in others)
+    assert len(others) == (variant == 'detr')
 
 
 def test_the_class_map_moves_once():

@@ -74,7 +74,7 @@ def test_memory_under_the_objects_of_a_padded_batch(variant):
     found = model.loss(images, samples)['loss_feature_kd']
     student, teacher = passes(model, images, samples)
     expected = 0.0
-    valid = teacher.state.valid_masks()
+    valid = teacher.state.valid_masks
     for level, (own, other) in enumerate(
         zip(student.state.memory_maps(), teacher.state.memory_maps())
     ):

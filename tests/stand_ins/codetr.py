@@ -7,9 +7,9 @@ NMS. Its predictions are those of the DINO inside, which gives the adapter somet
 
 import torch
 import torch.nn.functional as F
+from mmcv.ops import nms
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
-from mmengine.structures import InstanceData
 from torch import nn
 
 from tests.tiny_detectors import tiny
@@ -103,14 +103,19 @@ class CoDINOHead(nn.Module):
     def loss_by_feat(self, *args):
         raise AssertionError('a teacher has no loss')
 
-    def predict(self, features, batch_data_samples):
-        classes, boxes, *_ = self(features, [sample.metainfo for sample in batch_data_samples])
-        found = []
-        for logits, places in zip(classes[-1].sigmoid(), boxes[-1]):
-            scores, best = logits.flatten().topk(self.test_cfg['max_per_img'])
-            query, label = best // self.num_classes, best % self.num_classes
-            found.append(InstanceData(scores=scores, labels=label, places=places[query]))
-        return found
+    def predict(self, features, batch_data_samples, rescale=True):
+        metas = [sample.metainfo for sample in batch_data_samples]
+        return self.predict_by_feat(*self(features, metas), batch_img_metas=metas, rescale=rescale)
+
+    def predict_by_feat(
+        self, classes, boxes, encoder_classes, encoder_boxes, maps, batch_img_metas, rescale=True
+    ):
+        """With one box for all that overlap."""
+        self.dino_head[0].test_cfg = self.test_cfg
+        found = self.dino_head[0].predict_by_feat(
+            classes, boxes, batch_img_metas=batch_img_metas, rescale=rescale
+        )
+        return [objects[nms(objects.bboxes, objects.scores, 0.9)[1]] for objects in found]
 
 
 @MODELS.register_module()
@@ -130,7 +135,7 @@ class CoDETR(BaseDetector):
 
     def predict(self, batch_inputs, batch_data_samples, rescale=True):
         features = self.extract_feat(batch_inputs)
-        found = self.query_head.predict(features, batch_data_samples)
+        found = self.query_head.predict(features, batch_data_samples, rescale)
         return self.add_pred_to_datasample(batch_data_samples, found)
 
     def _forward(self, batch_inputs, batch_data_samples=None):

@@ -11,7 +11,7 @@ import torch
 from mmdet.models.dense_heads import DINOHead
 from mmdet.models.detectors import DINO
 from mmdet.models.layers.transformer.dino_layers import MLP, DinoTransformerDecoder
-from mmdet.models.losses import QualityFocalLoss
+from mmdet.models.losses import QualityFocalLoss, VarifocalLoss
 from mmdet.registry import MODELS
 from torch import nn
 
@@ -132,6 +132,17 @@ class RTDETRV2(RTDETR):
     """The second version differs inside its layers."""
 
 
+@MODELS.register_module()
+class DEIMRTDETR(RTDETR):
+    """DEIM differs in activations, and in a loss with the arguments of the varifocal one."""
+
+
+@MODELS.register_module()
+class MatchabilityLoss(VarifocalLoss):
+    def forward(self, pred, target, *args, **kwargs):
+        return super().forward(pred, target.pow(1.5), *args, **kwargs)
+
+
 class PairTarget(QualityFocalLoss):
     """Gives a varifocal loss what `DINOHead` computes for a quality focal loss."""
 
@@ -190,6 +201,10 @@ def rtdetr(seed=0, version='RTDETR', **options):
     del config.positional_encoding
     config.bbox_head.type = 'RTDETRHead'
     config.bbox_head.loss_cls = dict(
-        type='VarifocalLoss', use_sigmoid=True, alpha=0.75, gamma=2.0, iou_weighted=True
+        type='MatchabilityLoss' if version == 'DEIMRTDETR' else 'VarifocalLoss',
+        use_sigmoid=True,
+        alpha=0.75,
+        gamma=2.0,
+        iou_weighted=True,
     )
     return build(config, seed)

@@ -1,18 +1,22 @@
 """A zero-shot teacher in one command: stock Grounding DINO into DINO R18, names of the data."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
+from mmdet_detrdistill.check.run import check
 from mmdet_detrdistill.config.coco_format import resolve_coco_format
+from mmdet_detrdistill.config.read import open_config
 from tests.departing_detectors import (
     GROUNDING_DINO,
     GROUNDING_DINO_OPTIONS,
     SHAPES,
     language_model,
 )
+from tests.stepping import shrunk_options
 from tests.tools.test_distill import SHRINK_DATA, STOCK, distill, save_random_teacher, shrink
 
 pytest.importorskip('transformers')
@@ -29,6 +33,28 @@ def data(tmp_path_factory):
     make_shapes.main([str(folder), '--train', '4', '--val', '2', '--size', '64'])
     assert tuple(make_shapes.CLASSES) == SHAPES
     return folder
+
+
+def test_documented_config(tmp_path):
+    """The config of docs/support.md: the names of the data are the prompt, and a step is taken."""
+    page = (Path(__file__).resolve().parents[2] / 'docs' / 'support.md').read_text()
+    code = re.search(r'```python\n(_base_ = .*?)```', page, re.DOTALL).group(1)
+    (tmp_path / 'mine.py').write_text(code)
+    config = open_config(str(tmp_path / 'mine.py'), needs_data=False)
+    small = {**GROUNDING_DINO_OPTIONS, 'language_model.name': language_model()}
+    config.model.teacher = dict(cfg_path=config.model.teacher, options=small)
+    student = {'backbone.depth': 18, **shrunk_options(config.model.architecture)}
+    student['neck.in_channels'] = [16, 32, 64]  # of a ResNet-18
+    config.merge_from_dict({f'model.architecture.{key}': value for key, value in student.items()})
+
+    parts = check(config, random_teacher=True, synthetic=True, size=(64, 96))
+    rows = dict(row for part in parts for row in part)
+    assert rows['detector'] == 'DINO / GroundingDINO'
+    prompt = rows['classes by name']
+    assert prompt.startswith('the teacher is prompted with person, bicycle, car, ')
+    assert 'couch, potted plant, bed, dining table, toilet, television, laptop' in prompt
+    for name in ('loss_logits_kd.cls', 'loss_logits_kd.neg_bbox'):
+        assert float(rows[name]) > 0
 
 
 def test_one_command(data, tmp_path, monkeypatch, capsys):

@@ -65,5 +65,5 @@ def build_injection(
         f"a {type(teacher.detector).__name__} teacher's queries cannot enter this "
         f'{type(student.detector).__name__} student. ' + '; '.join(refusals) + '. Set the loss to '
         'None, or use a teacher of the same family or a student with anchors (DAB, two-stage '
-        'Deformable, DINO, DDQ, RT-DETR).'
+        'Deformable, DINO, DDQ, RT-DETR, Sparse R-CNN).'
     )

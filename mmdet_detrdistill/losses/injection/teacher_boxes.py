@@ -19,9 +19,10 @@ class TeacherBoxInjection(InjectionRule):
     """Make queries of the student at the boxes that a teacher of any family predicts.
 
     Source: none in DETRDistill; for students with anchors (DAB, two-stage Deformable, DINO, DDQ,
-    RT-DETR) and a teacher whose queries mean something else. Box i keeps the teacher's assignment
-    of query i. Content is the student's own: that of its first query (DAB), made of the box
-    (two-stage Deformable), its content queries in turn (DINO, DDQ), its memory there (RT-DETR).
+    RT-DETR, Sparse R-CNN) and a teacher whose queries mean something else. Box i keeps the
+    teacher's assignment of query i. Content is the student's own: that of its first query (DAB),
+    made of the box (two-stage Deformable), its memory there (RT-DETR), else its content queries in
+    turn.
     """
 
     from_last_stage = True
@@ -56,10 +57,10 @@ def _proposals(pair: DistillPair, boxes: Tensor) -> Dict[str, Tensor]:
 
 
 def _boxes(pair: DistillPair, boxes: Tensor) -> Dict[str, Tensor]:
-    """DINO, DDQ: own content queries, taken in turn when the teacher has more boxes."""
+    """DINO, DDQ, Sparse R-CNN: own content queries, in turn when the teacher has more boxes."""
     state = pair.student_forward.state
     first = (state.head_inputs.get('dn_meta') or {}).get('num_denoising_queries', 0)
-    content = state.decoder_inputs['query'][:, first : first + pair.student.detector.num_queries]
+    content = state.decoder_inputs['query'][:, first : first + pair.student.num_queries]
     turn = torch.arange(boxes.shape[1], device=boxes.device) % content.shape[1]
     return dict(query=content[:, turn], reference_points=boxes)
 
@@ -92,4 +93,5 @@ MAKERS: Dict[str, Callable[[DistillPair, Tensor], Dict[str, Tensor]]] = {
     'box': _boxes,
     'distinct': _boxes,
     'memory': _memory,
+    'region': _boxes,
 }
