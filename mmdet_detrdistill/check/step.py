@@ -2,20 +2,29 @@
 
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 from torch import Tensor
 
-from ..detectors import DetectorAdapter
+from ..detectors import DetectorAdapter, ForwardPass
 from ..detectors.levels import describe_strides
 from ..distillation.algorithm import DETRDistill
 from ..distillation.balance import gradient_norms
 from ..losses.feature_kd import FeatureKDLoss
+from ..losses.logits_kd import LogitsKDLoss
 from .batch import Rows
 
 #: gradient norm of a distillation loss over that of the task loss that is taken as sane
 SANE = (0.05, 2.0)
+#: share of a step from which on a part is large, and what makes it smaller
+LARGE = dict(
+    student=(1.0, ''),
+    teacher=(0.3, "model.teacher_pass.autocast='bfloat16', on a GPU also channels_last=True"),
+    injected=(0.3, 'fewer decoder stages in the student, or loss_assign_kd=None'),
+    matching=(0.1, "loss_logits_kd.negatives='hard', pairing='last', or fewer queries; Numba"),
+)
 
 
 def check_step(
@@ -56,6 +65,7 @@ def check_step(
         raise ValueError(f'no gradient of {idle} reaches the student')
     rows.append(('seconds forward + backward', f'{forward:.2f} + {backward:.2f}'))
     rows.append(('peak memory', memory.text()))
+    rows += describe_parts(step_parts(model, images, samples))
     judged = 'no verdict with a random teacher' if random_teacher else 'verdict'
     rows.append(('', f'value, gradient norm, {judged}'))
     for name, (value, norm) in norms.items():
@@ -63,6 +73,62 @@ def check_step(
         rows.append((name, f'{value:.4g}, {norm:.4g}{verdict(norm, norms["task"][1], weight)}'))
     rows += [(name, f'{float(value):.4g}') for name, value in terms.items() if '_kd.' in name]
     return rows
+
+
+def step_parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, float]:
+    """Measure the seconds of what a distilled step is made of, forward and backward.
+
+    Returns:
+        `teacher`, `student` (its own step), and, where a loss has them, `injected` (the decoder
+        pass) and `matching` (the wait for it at the end, and the logits loss).
+    """
+    found: Dict[str, float] = {}
+    wait: Callable[[], Any] = torch.cuda.synchronize if images.is_cuda else lambda: None
+
+    def timed(part: str, run: Callable[[], Any]) -> Any:
+        wait()
+        start = time.perf_counter()
+        result = run()
+        wait()
+        found[part] = found.get(part, 0.0) + time.perf_counter() - start
+        return result
+
+    def own_step() -> ForwardPass:
+        forward = adapter.forward_pass(images, samples)
+        total, _ = model.parse_losses(adapter.task_loss(forward, samples))
+        total.backward(retain_graph=True)
+        return forward
+
+    def injected(name: str) -> None:
+        outputs = pair.injected_pass(name)
+        inputs = [student.state.memory, *adapter.detector.decoder.parameters()]
+        inputs = [tensor for tensor in inputs if tensor.requires_grad]
+        total = outputs.logits.sum() + outputs.boxes.sum()
+        torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
+
+    adapter = model.student_adapter
+    teacher = timed('teacher', lambda: model.teacher_pass(images, samples))
+    student = timed('student', own_step)
+    pair = model._pair(student, teacher, samples)
+    for name in model.distiller.injections:
+        timed('injected', partial(injected, name))
+    for loss in model.distiller.pair_losses.values():
+        if isinstance(loss, LogitsKDLoss):
+            timed('matching', loss.start(pair))
+    return found
+
+
+def describe_parts(parts: Dict[str, float]) -> Rows:
+    """Say what a step is made of, in per cent, and what to change where a part is large."""
+    total = sum(parts.values())
+    shares = {name: seconds / total for name, seconds in parts.items()}
+    text = ', '.join(f'{name} {share:.0%}' for name, share in shares.items())
+    large = [
+        f'{name} is large: {LARGE[name][1]}'
+        for name, share in shares.items()
+        if share > LARGE[name][0]
+    ]
+    return [('a step is made of', text), *(('', advice) for advice in large)]
 
 
 def describe_levels(model: DETRDistill) -> Rows:

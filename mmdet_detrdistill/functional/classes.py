@@ -70,7 +70,7 @@ def pick_classes(student_logits: Tensor, student_classes: Tensor, activation: st
 def target_entropy(targets: Tensor, activation: str) -> Tensor:
     """Entropy of soft labels (..., C) -> (...), in nats: the floor of their cross entropy."""
     check_activation(activation)
-    entropy = torch.special.entr(targets)
+    entropy: Tensor = torch.special.entr(targets)
     if activation == 'sigmoid':
         entropy = entropy + torch.special.entr(1 - targets)
     return entropy.sum(-1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.check.step import count_flops, describe_levels, verdict
+from mmdet_detrdistill.check.step import count_flops, describe_levels, describe_parts, verdict
 from mmdet_detrdistill.distillation.balance import gradient_norms
 from tests.tiny_detectors import batch, tiny
 
@@ -65,3 +65,10 @@ def test_strides_and_levels_without_a_partner():
     )
     text = '[16, 32, 64] / [8, 16, 32, 64], distilled: [16, 32, 64], only the teacher has [8]'
     assert describe_levels(model) == [('feature strides', text)]
+
+
+def test_the_parts_of_a_step_by_hand():
+    """Shares in per cent, and advice for a part that is large."""
+    (head, text), *advice = describe_parts(dict(student=5.0, teacher=4.0, matching=1.0))
+    assert (head, text) == ('a step is made of', 'student 50%, teacher 40%, matching 10%')
+    assert len(advice) == 1 and "teacher_pass.autocast='bfloat16'" in advice[0][1]

@@ -118,6 +118,9 @@ def test_good_config_gets_the_whole_table(run):
         assert all(float(number) > 0 for number in rows[name].split(' / '))
     assert rows['seconds forward + backward']
     assert rows['peak memory'].endswith('resident, whole process')
+    shares = re.findall(r'(\w+) (\d+)%', rows['a step is made of'])
+    assert [name for name, _ in shares] == ['teacher', 'student', 'injected', 'matching']
+    assert sum(int(share) for _, share in shares) == pytest.approx(100, abs=2)
 
 
 def test_names_the_rule_and_why_the_others_were_refused(run):
