@@ -65,6 +65,13 @@ def per_query_error(
     return total
 
 
+def our_error(
+    student: List[Tensor], teacher: List[Tensor], queries: Tensor, quality: Tensor, options: Any
+) -> Tensor:
+    masks = target_masks(teacher, queries, quality, options=options)
+    return feature_kd(student, teacher, masks)
+
+
 def cost_of(function: Callable[[], Tensor], leaves: List[Tensor], repeats: int) -> Row:
     """CPU seconds (best of some), MiB beyond inputs and gradients at the peak, and the value."""
     seconds = []
@@ -120,13 +127,6 @@ def feature(args: argparse.Namespace) -> List[Row]:
             f'{ratios[1]:.1f} x memory | difference {apart:.1e}'
         )
     return rows
-
-
-def our_error(
-    student: List[Tensor], teacher: List[Tensor], queries: Tensor, quality: Tensor, options: Any
-) -> Tensor:
-    masks = target_masks(teacher, queries, quality, options=options)
-    return feature_kd(student, teacher, masks)
 
 
 def record(args: argparse.Namespace) -> List[Row]:

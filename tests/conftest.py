@@ -60,6 +60,14 @@ def pytest_make_collect_report():
     fail_if_skipped((yield).get_result())
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _unformatted_configs():
+    from tests.trainings import unformatted_configs
+
+    with unformatted_configs():
+        yield
+
+
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory):
     """A finished tiny distillation: `data`, `teacher.pth`, and the files of `config` in `whole`.

@@ -1,6 +1,7 @@
 """Tiny detectors of the families that have an adapter of their own: stock ones and stand-ins."""
 
 import os
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from mmdet.datasets import CocoDataset
 
-from tests.tiny_detectors import NUM_CLASSES, build, get_config, tiny_config
+from tests.tiny_detectors import NUM_CLASSES, build, stock_config, tiny_config
 
 WORDS = ('cat', 'dog', 'traffic', 'light', 'small', 'red', 'bird')
 COCO = {word for name in CocoDataset.METAINFO['classes'] for word in name.split()}
@@ -68,7 +69,7 @@ def grounding_dino(
         if mm
         else GROUNDING_DINO
     )
-    config = get_config(path)
+    config = deepcopy(stock_config(path))
     small = {**GROUNDING_DINO_OPTIONS, 'language_model.name': language_model(), **options}
     small['num_queries'] = num_queries
     config.merge_from_dict({f'model.{name}': value for name, value in small.items()})
@@ -77,7 +78,8 @@ def grounding_dino(
 
 def sparse_rcnn(seed: int = 0, num_queries: int = 12) -> torch.nn.Module:
     """Stock Sparse R-CNN with two stages and 3 classes."""
-    model = get_config('mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py').model
+    model = stock_config('mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py').model
+    model = deepcopy(model)
     model.backbone = tiny_config('dino', strides=(4, 8, 16, 32)).backbone
     model.neck.in_channels = [8, 16, 32, 64]
     model.rpn_head.num_proposals = model.test_cfg.rcnn.max_per_img = num_queries

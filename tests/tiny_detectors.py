@@ -1,6 +1,8 @@
 """Tiny versions of MMDetection's own detectors, made of its stock configs by overrides alone."""
 
 import logging
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -27,6 +29,9 @@ VARIANTS = tuple(STOCK)
 NUM_CLASSES = 3
 
 
+stock_config = lru_cache(maxsize=None)(get_config)  # which reads MMDetection's whole index
+
+
 def tiny_config(
     variant: str,
     num_queries: int = 12,
@@ -40,7 +45,7 @@ def tiny_config(
         width: embedding width instead of 256; only DETR, DAB, one-stage Deformable and DDQ can.
         strides: feature levels instead of (8, 16, 32, 64), for multi-scale detectors.
     """
-    model = get_config(f'mmdet::{STOCK[variant]}').model
+    model = deepcopy(stock_config(f'mmdet::{STOCK[variant]}').model)
     if strides is not None:
         _set_strides(model, strides)
     if width is not None:

@@ -78,9 +78,11 @@ def describe_labels(config: Config) -> Rows:
 def data_class_names(config: Config) -> Optional[List[str]]:
     """Return the class names that a config gives its training data, or None; reads no data."""
     loader = config.get('train_dataloader') or {}
-    dataset: Dict[str, Any] = next(iter(leaf_datasets(loader['dataset'])), {}) if loader else {}
-    known = getattr(class_of('DATASETS', dataset), 'METAINFO', {})
-    return class_names({**known, **(dataset.get('metainfo') or {})})
+    known = [
+        {**getattr(class_of('DATASETS', part), 'METAINFO', {}), **(part.get('metainfo') or {})}
+        for part in (leaf_datasets(loader['dataset']) if loader else ())
+    ]
+    return class_names(known)
 
 
 def teacher_class_names(

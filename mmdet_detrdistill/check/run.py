@@ -12,6 +12,7 @@ from mmengine.logging import MMLogger
 from ..checkpoints.read import CheckpointError
 from ..compat.environment import versions
 from ..detectors.class_map import settle_classes
+from ..hooks.teacher_check import check_hooks
 from ..registry import SCOPE as PACKAGE
 from ..registry import scope_of
 from .batch import Rows, first_batch
@@ -70,6 +71,7 @@ def check(
     yield describe_versions()
     with quiet(), scope_of(config):
         model = build(config, random_teacher)
+        check_hooks(config, model)
         rows = describe(model) + describe_start(config, model)
         model.student_adapter.check_num_predictions()
         batch, source, names, labels = first_batch(config, size, model.student_adapter, synthetic)

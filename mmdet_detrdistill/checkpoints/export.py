@@ -10,7 +10,6 @@ import numpy as np
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import save_checkpoint
-from mmrazor.engine import SingleTeacherDistillValLoop
 from torch import Tensor, nn
 
 from ..config.read import detector_config
@@ -72,15 +71,15 @@ def student_config(config: Config) -> Config:
     student.pop('unlabelled', None)
     if student.get('train_dataloader'):
         student.train_dataloader.dataset = without_unlabelled(student.train_dataloader.dataset)
-    hooks = [hook for hook in student.get('custom_hooks') or [] if not _is_foreign(hook)]
+    hooks = [hook for hook in student.get('custom_hooks') or [] if not _is_foreign('HOOKS', hook)]
     _set_or_drop(student, 'custom_hooks', hooks)
     for name, hook in list((student.get('default_hooks') or {}).items()):
-        if _is_foreign(hook):
+        if _is_foreign('HOOKS', hook):
             if name == 'checkpoint':
-                hook.type = 'mmengine.CheckpointHook'
+                hook.type = 'CheckpointHook'
             else:
                 del student.default_hooks[name]
-    if class_of('LOOPS', student.get('val_cfg')) is SingleTeacherDistillValLoop:
+    if _is_foreign('LOOPS', student.get('val_cfg')):
         student.val_cfg.type = 'ValLoop'
     imports = student.get('custom_imports') or {}
     names = imports.get('imports') or []
@@ -106,9 +105,9 @@ def build_student(config: Config, checkpoint_path: str) -> nn.Module:
     return student
 
 
-def _is_foreign(hook: Any) -> bool:
-    """Tell whether a hook config names a hook of this package or of MMRazor."""
-    found = class_of('HOOKS', hook)
+def _is_foreign(kind: str, config: Any) -> bool:
+    """Tell whether a config names a class of this package or of MMRazor."""
+    found = class_of(kind, config)
     return getattr(found, '__module__', '').split('.')[0] in (PACKAGE, 'mmrazor')
 
 

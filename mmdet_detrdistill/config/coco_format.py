@@ -151,7 +151,7 @@ def _reason_to_leave_out(annotation: Any, image: Any, categories: Set[Any]) -> s
     return ''
 
 
-def class_names(
+def classes_to_learn(
     train: Sequence[str], val: Sequence[str], given: Any, where: str
 ) -> Tuple[str, ...]:
     """Return the classes to learn, in label order.
@@ -287,8 +287,8 @@ def resolve_coco_format(cfg: Config) -> None:
 
     Raises:
         KeyError: one of the keys is missing.
-        FileNotFoundError, ValueError: see `read_annotations` and `class_names`; an image is not
-            there, nothing is labelled, or a loader's data set does not read COCO's format.
+        FileNotFoundError, ValueError: see `read_annotations` and `classes_to_learn`; an image is
+            not there, nothing is labelled, or a loader's data set does not read COCO's format.
     """
     if not cfg.get('coco_format'):
         return
@@ -310,7 +310,7 @@ def resolve_coco_format(cfg: Config) -> None:
             )
     where = ' and '.join(found.path for found in labels.values())
     first, last = (labels[split].names for split in (splits[0], splits[-1]))
-    cfg.classes = class_names(first, last, cfg.get('classes'), where)
+    cfg.classes = classes_to_learn(first, last, cfg.get('classes'), where)
     for found in labels.values():
         counted = found.describe(cfg.classes)
         if found.left_out:

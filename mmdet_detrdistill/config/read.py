@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
-from mmengine.hub import get_config
+from mmengine.utils import get_installed_path
 
 from ..registry import type_name
 from .coco_format import resolve_coco_format
@@ -37,19 +37,20 @@ def load_config(path: str, what: str = 'config') -> Config:
         FileNotFoundError: no such file or package, or it is based on one that does not exist.
         ValueError: it cannot be read, or has no `model`.
     """
-    package = path.split('::')[0]
-    if '::' in path and find_spec(package) is None:  # MMEngine would go and install it
+    package, _, inside = path.rpartition('::')
+    if package and find_spec(package) is None:
         raise FileNotFoundError(
             f'{what} {path}: no package {package!r} is installed; '
             "MMDetection's own configs are mmdet::folder/file.py"
         )
-    if '::' not in path and not osp.isfile(path):
+    if not package and not osp.isfile(path):
         raise FileNotFoundError(
             f'{what} {path} does not exist (working directory: {os.getcwd()}); name it by a path '
             'from there, or one of MMDetection as mmdet::folder/file.py'
         )
     try:
-        config = get_config(path) if '::' in path else Config.fromfile(path)
+        folder = osp.join(get_installed_path(package), '.mim', 'configs') if package else ''
+        config = Config.fromfile(osp.join(folder, inside))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'{what} {path}, or a config that it is based on, does not exist: {error}'
@@ -58,7 +59,7 @@ def load_config(path: str, what: str = 'config') -> Config:
         raise ValueError(f'{what} {path}: {type(error).__name__}: {error}') from error
     if 'model' not in config:
         raise ValueError(f'{what} {path} has no `model`')
-    return config if '::' in path or not Config._is_lazy_import(path) else with_type_names(config)
+    return config if package or not Config._is_lazy_import(path) else with_type_names(config)
 
 
 def with_type_names(config: Config) -> Config:

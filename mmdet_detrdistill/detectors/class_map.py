@@ -63,8 +63,24 @@ def give_student_labels(samples: Sequence[Any], class_map: ClassMap) -> None:
         sample.pred_instances = found
 
 
-def class_names(meta: Dict[str, Any]) -> Optional[List[str]]:
-    """Return `classes` of a dataset's metainfo or a checkpoint's `dataset_meta`, or None."""
+def class_names(meta: Union[Dict[str, Any], Sequence[Dict[str, Any]]]) -> Optional[List[str]]:
+    """Return `classes` of a dataset's metainfo or a checkpoint's `dataset_meta`, or None.
+
+    Args:
+        meta: a list where MMDetection's `ConcatDataset` joins data sets of unequal metainfo.
+
+    Raises:
+        ValueError: `classes` is a string, or joined data sets have different ones.
+    """
+    if not isinstance(meta, dict):
+        named = [names for names in map(class_names, meta) if names is not None]
+        other = next((names for names in named if names != named[0]), None)
+        if other is not None:
+            raise ValueError(
+                f'joined data sets name different classes, {named[0]} and {other}: give them all '
+                'the same metainfo.classes'
+            )
+        return named[0] if named else None
     names = {key.lower(): value for key, value in meta.items()}.get('classes')
     if isinstance(names, str):
         raise ValueError(f'classes must be names in a tuple, got a text: write ({names!r},)')

@@ -46,9 +46,8 @@ class GroundingDINOAdapter(DetectorAdapter):
             )
         self._label_tokens, positive = self.detector.get_positive_map(tokens, places)
         chosen = (positive > 0).float()
-        known = ids != text_model.tokenizer.unk_token_id
         for phrase, row in zip(phrases, chosen[:, : len(ids)]):
-            if not row[known].any():
+            if not row[ids != text_model.tokenizer.unk_token_id].any():
                 raise ValueError(
                     f'no token of the language model matches class {phrase!r}: give it another '
                     'phrase, class_map={name: phrase}'

@@ -105,13 +105,14 @@ class DETRDistill(SingleTeacherDistill):
                     'train_cfg.assigner'
                 )
             check_teacher(self.student_adapter, self.teacher_adapter, class_map is None)
+            with scope_of():  # a user's own injection rule
+                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
             renormalise = renormalisation(self.data_preprocessor, self.teacher.data_preprocessor)
+            # after the strides were probed, which would compile for the probe's size
             self.teacher_pass = TeacherPass(
                 self.teacher_adapter, renormalise, **(teacher_pass or {})
             )
             self.pseudo_labels = PseudoLabels(**(unlabelled or {}))
-            with scope_of():  # a user's own injection rule
-                self.distiller.prepare(self.student_adapter, self.teacher_adapter)
         self.teacher.eval()
         if not COMPILED:
             print_log('matching: SciPy; with Numba (pip install numba) it is faster', 'current')
@@ -126,6 +127,7 @@ class DETRDistill(SingleTeacherDistill):
             class_map is None or isinstance(class_map, (str, dict)) or self.teacher_adapter.prompted
         ):
             self.set_class_map(class_map)
+        self._built = True
 
     def set_class_map(self, label_map: Sequence[int]) -> None:
         """Give the teacher's label, or -1, of each student class; see `make_class_map`."""
@@ -223,6 +225,20 @@ class DETRDistill(SingleTeacherDistill):
                 raise
             return getattr(student, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep the teacher out of the module tree; once built, write where `__getattr__` reads."""
+        if name == 'teacher':
+            self.__dict__[name] = value
+        elif '_built' in self.__dict__ and self._is_of_student(name):
+            setattr(self.student, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _is_of_student(self, name: str) -> bool:
+        own = [self.__dict__, self._parameters, self._buffers, self._modules, dir(type(self))]
+        is_own = name.startswith('_') or any(name in names for names in own)
+        return not is_own and hasattr(self.student, name)
+
     def _class_map_on(self, device: torch.device) -> Optional[ClassMap]:
         """The class map; once it is on the device, it stays there."""
         mapped = self.class_map_config is not None and not self.teacher_adapter.prompted
@@ -239,12 +255,6 @@ class DETRDistill(SingleTeacherDistill):
         super().train(mode)
         self.teacher.eval()
         return self
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == 'teacher':  # not a submodule
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
 
     def _apply(self, *args: Any, **kwargs: Any) -> 'DETRDistill':
         super()._apply(*args, **kwargs)

@@ -6,22 +6,62 @@ from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
+from mmdet.engine.hooks import MeanTeacherHook, SetEpochInfoHook
+from mmdet.engine.runner import TeacherStudentValLoop
+from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
+from torch import nn
 
 from ..checkpoints.read import unwrap_model
 from ..detectors.class_map import class_names, settle_classes
 from ..detectors.label_numbers import check_label_numbers
 from ..distillation.optimizer import needs_student_names
-from ..registry import register
+from ..registry import class_of, register
+
+#: parts of MMDetection that need a model of another kind: what they ask it for, and what to do
+OF_OTHER_MODELS = {
+    MeanTeacherHook: (
+        'semi_train_cfg',
+        'it would average the student into the frozen teacher; EMAHook averages the student',
+    ),
+    SetEpochInfoHook: ('set_epoch', 'remove it from custom_hooks'),
+    TeacherStudentValLoop: (
+        'semi_test_cfg',
+        "val_cfg=dict(type='mmrazor.SingleTeacherDistillValLoop') scores both sides",
+    ),
+}
+
+
+def check_hooks(config: Config, model: nn.Module) -> None:
+    """Refuse hooks and a validation loop that ask for what neither model nor student has.
+
+    Args:
+        config: of the training.
+        model: a `DETRDistill`; it has every attribute of its student.
+
+    Raises:
+        ValueError: names the hook or loop, and the attribute.
+    """
+    hooks = [*(config.get('custom_hooks') or []), *(config.get('default_hooks') or {}).values()]
+    found = [class_of('HOOKS', hook) for hook in hooks]
+    for kind in (*found, class_of('LOOPS', config.get('val_cfg'))):
+        for known, (name, advice) in OF_OTHER_MODELS.items():
+            if isinstance(kind, type) and issubclass(kind, known) and not hasattr(model, name):
+                student = type(model.student).__name__
+                raise ValueError(
+                    f'{kind.__name__} needs model.{name}, which neither DETRDistill nor its '
+                    f'student {student} has: {advice}'
+                )
 
 
 @register('HOOKS')
 class TeacherCheckHook(Hook):
     """Stop a run whose teacher names other classes, or in another order, than the training data.
 
-    Likewise one whose data numbers its classes in another order than it names them, or whose
-    optimizer constructor was not given the student's parameter names.
+    Likewise one whose data numbers its classes in another order than it names them, whose
+    optimizer constructor was not given the student's parameter names, or one of whose hooks is for
+    models of another kind, see `check_hooks`.
 
     With `class_map='auto'` or a renaming it pairs the classes by name instead, and logs the pairs.
 
@@ -31,10 +71,12 @@ class TeacherCheckHook(Hook):
         num_images: number of validation images for that; None: all.
 
     Raises (before training):
-        ValueError: names the class; or names are needed and missing. See `settle_classes` and
-            `check_label_numbers`. Or the mAP is lower, or `min_map` is given and the config has no
-            validation with a mAP.
+        ValueError: names the class; or names are needed and missing. See `settle_classes`,
+            `check_label_numbers` and `check_hooks`. Or the mAP is lower, or `min_map` is given and
+            the config has no validation with a mAP.
     """
+
+    priority = 'VERY_HIGH'  # before hooks that change the model
 
     def __init__(self, min_map: Optional[float] = None, num_images: Optional[int] = 200) -> None:
         if min_map is not None and not 0 <= min_map <= 1:
@@ -43,6 +85,7 @@ class TeacherCheckHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         model = unwrap_model(runner.model)
+        check_hooks(runner.cfg, model)
         if needs_student_names(runner.cfg):
             raise ValueError(
                 f'optim_wrapper.constructor {runner.cfg.optim_wrapper.constructor!r} does not see '

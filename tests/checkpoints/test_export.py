@@ -94,8 +94,10 @@ def test_anything_else_is_refused(checkpoint, message):
 
 def test_config_of_the_student_is_plain():
     config = distillation_config()
+    config.val_cfg = dict(type='mmrazor.SingleTeacherDistillValLoop')
     before = copy.deepcopy(config)
     student = student_config(config)
+    assert student.val_cfg.type == 'ValLoop'
     assert student.model == tiny_config('deformable')
     assert student.custom_hooks == [dict(type='EMAHook')]
     assert student.custom_imports.imports == ['json']

@@ -8,6 +8,7 @@ import pytest
 from mmdet.registry import DATASETS
 from mmengine.registry import DefaultScope
 
+from mmdet_detrdistill.detectors.class_map import class_names
 from mmdet_detrdistill.detectors.label_numbers import check_label_numbers
 from tests import trainings
 from tests.trainings import CLASSES
@@ -95,6 +96,22 @@ def test_every_concatenated_part_is_compared(tmp_path):
         check_label_numbers(whole, CLASSES, 3)
 
 
+def test_names_of_joined_data_sets_of_unequal_metainfo(tmp_path):
+    """MMDetection's ConcatDataset has a list then; a part without names has nothing to say."""
+    path = annotations(tmp_path)
+    part = dict(type='CocoDataset', ann_file=path, data_prefix=dict(img=''), pipeline=[])
+    metas = dict(classes=CLASSES, palette=[(1, 2, 3)]), dict(classes=CLASSES)
+    parts = [dict(part, metainfo={'palette': [], **meta}) for meta in metas]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        joined = DATASETS.build(dict(type='ConcatDataset', datasets=parts))
+    assert isinstance(joined.metainfo, list)
+    names = class_names([*joined.metainfo, {}])
+    assert names == list(CLASSES)
+    check_label_numbers(joined, names, 3)
+    with pytest.raises(ValueError, match='joined data sets name different classes'):
+        class_names([*joined.metainfo, dict(classes=CLASSES[::-1])])
+
+
 def test_categories_are_found_wherever_they_stand(tmp_path):
     for key in ('info', 'licenses'):
         path = annotations(tmp_path, **{key: [dict(note='"categories": [1]')]})
@@ -116,7 +133,7 @@ def test_more_classes_than_the_head_has(tmp_path):
         check_label_numbers(dataset, None, 2)
 
 
-def test_check_and_training_refuse_permuted_classes(tmp_path):
+def test_check_and_training_refuse_permuted_classes(tmp_path, capsys):
     """By the tools, with `class_map='auto'`, which pairs by name."""
     trainings.draw_pictures(tmp_path / 'data')
     trainings.save_teacher(tmp_path / 'teacher.pth')
@@ -132,7 +149,8 @@ def test_check_and_training_refuse_permuted_classes(tmp_path):
     assert ended.code != 0
     assert reason in ended.output
     assert 'Epoch(train)' not in ended.output
-    ended = trainings.run_tool('check', [str(tmp_path / 'work.py')], tmp_path / 'check.log')
-    assert 'CHECK FAILED' in ended.output
-    assert reason in ended.output
-    assert 'FITS' not in ended.output
+    assert trainings.load_tool('check').main([str(tmp_path / 'work.py')]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith('check failed: ')
+    assert reason in err
+    assert 'FITS' not in out

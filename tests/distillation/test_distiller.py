@@ -177,6 +177,11 @@ def test_hooks_find_the_student_in_the_wrapper():
     model.bbox_head.use_l1 = True
     assert model.student.bbox_head.use_l1
     assert not hasattr(model, 'roi_head')
+    neck = copy.deepcopy(model.neck)
+    model.neck, model.num_queries, model.distillation_stopped = neck, 5, True
+    assert (model.student.neck, model.student.num_queries) == (neck, 5)
+    assert model.distillation_stopped and not hasattr(model.student, 'distillation_stopped')
+    assert 'neck' not in model._modules
     assert list(model._modules) == list(copy.deepcopy(model)._modules)
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmdet.engine.hooks import MeanTeacherHook
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
@@ -26,6 +27,7 @@ def runner_with(teacher_classes, data_classes):
             teacher_meta=meta,
             class_map_config=None,
             class_map=None,
+            student=object(),
             student_adapter=SimpleNamespace(num_classes=len(data_classes)),
             teacher_adapter=SimpleNamespace(prompted=False),
         ),
@@ -153,3 +155,29 @@ def test_a_constructor_that_saw_other_names_is_refused():
     runner.cfg = Config(dict(optim_wrapper=dict(constructor=constructor)))
     with pytest.raises(ValueError, match=f'{constructor}.*tools/train.py, or'):
         TeacherCheckHook().before_train(runner)
+
+
+class OwnMeanTeacherHook(MeanTeacherHook):
+    """Of a user."""
+
+
+@pytest.mark.parametrize(
+    'key, value, message',
+    [
+        ('custom_hooks', [dict(type='MeanTeacherHook')], 'MeanTeacherHook needs model.semi_train'),
+        ('default_hooks', dict(mean=dict(type=OwnMeanTeacherHook)), 'OwnMeanTeacherHook needs'),
+        ('custom_hooks', [dict(type='SetEpochInfoHook')], 'SetEpochInfoHook needs model.set_epoch'),
+        (
+            'val_cfg',
+            dict(type='TeacherStudentValLoop'),
+            'TeacherStudentValLoop needs',
+        ),
+    ],
+)
+def test_hooks_of_other_models_are_refused(key, value, message):
+    runner = runner_with(('a', 'b'), ('a', 'b'))
+    runner.cfg = Config({key: value})
+    with pytest.raises(ValueError, match=message):
+        TeacherCheckHook().before_train(runner)
+    runner.model.set_epoch = runner.model.semi_train_cfg = runner.model.semi_test_cfg = {}
+    TeacherCheckHook().before_train(runner)
