@@ -1,8 +1,8 @@
 """Matching and feature loss against the ways of computing them that were not taken.
 
     python benchmarks/benchmark_losses.py feature [--queries 300] [--size 800 1333] [--images 2]
-    python benchmarks/benchmark_losses.py record OUT.npy --teacher CONFIG CKPT --student CONFIG CKPT
-    python benchmarks/benchmark_losses.py match OUT.npy
+    python benchmarks/benchmark_losses.py record OUT.npz --teacher CONFIG CKPT --student CONFIG CKPT
+    python benchmarks/benchmark_losses.py match OUT.npz
 
 `feature` compares time, and memory beyond inputs and gradients, with masks (B, N, H, W).
 `record` takes the matching costs of the first training batch between two trained detectors with as
@@ -13,9 +13,9 @@ import argparse
 import json
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,18 +29,25 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
 from mmdet_detrdistill.checkpoints.read import load_strictly
 from mmdet_detrdistill.config.coco_format import resolve_coco_format
-from mmdet_detrdistill.detectors import build_adapter
-from mmdet_detrdistill.functional.boxes import clamp_to_image
+from mmdet_detrdistill.detectors import build_adapter, ground_truth
+from mmdet_detrdistill.functional.boxes import best_giou, clamp_to_image
 from mmdet_detrdistill.functional.classes import soft_targets
 from mmdet_detrdistill.functional.feature_kd import MaskOptions, feature_kd, target_masks
 from mmdet_detrdistill.functional.linear_assignment import solve_chains
 from mmdet_detrdistill.functional.matching import matching_cost
+
+try:  # pip install lapx torch-linear-assignment: only compared, not needed
+    import lap
+except ImportError:
+    lap = None
+try:
+    from torch_linear_assignment import batch_linear_assignment
+except ImportError:
+    batch_linear_assignment = None
 
 Row = Dict[str, Any]
 Pairs = Tuple[np.ndarray, np.ndarray]
@@ -123,7 +130,9 @@ def feature(args: argparse.Namespace) -> List[Row]:
 
 
 def record(args: argparse.Namespace) -> List[Row]:
-    """Costs (L, B, N_s, N_t) float32 of the first training batch, written to `args.file`."""
+    """Costs of the first training batch (L, B, N_s, N_t), and the teacher's queries (L, B, N_t)
+    that have an object, `positive`, and those that lie near one, `hard`; written to `args.file`.
+    """
     outputs = {}
     data = None
     for side in ('teacher', 'student'):
@@ -134,6 +143,8 @@ def record(args: argparse.Namespace) -> List[Row]:
         with DefaultScope.overwrite_default_scope('mmdet'):
             detector = MODELS.build(config.model).eval()
         load_strictly(detector, checkpoint, what=side)
+        if args.queries:
+            mix_queries(detector, args.queries)
         if data is None:
             config.train_dataloader.batch_size = args.images
             batch = next(iter(Runner.build_dataloader(config.train_dataloader, seed=0)))
@@ -141,68 +152,96 @@ def record(args: argparse.Namespace) -> List[Row]:
         adapter = build_adapter(detector, side)
         with torch.no_grad():
             outputs[side] = adapter.forward_pass(data['inputs'], data['data_samples']).outputs
-    student_outputs, teacher_outputs = outputs['student'], outputs['teacher']
-    targets = soft_targets(teacher_outputs.logits, 'sigmoid', 'sigmoid')
-    target_boxes = clamp_to_image(teacher_outputs.boxes)
-    cost = matching_cost(student_outputs.logits, student_outputs.boxes, targets, target_boxes)
-    np.save(args.file, cost.numpy())
+        if side == 'teacher':
+            positive = adapter.assign(outputs[side], data['data_samples']) >= 0
+    student, teacher = outputs['student'], outputs['teacher']
+    targets = soft_targets(teacher.logits, 'sigmoid', 'sigmoid')
+    target_boxes = clamp_to_image(teacher.boxes)
+    cost = matching_cost(student.logits, student.boxes, targets, target_boxes)
+    hard = (best_giou(target_boxes, ground_truth(data['data_samples'])[1]) > 0) & ~positive
+    arrays = dict(cost=cost, positive=positive, hard=hard)
+    np.savez(args.file, **{name: array.numpy() for name, array in arrays.items()})
     print(f'{args.file}: {tuple(cost.shape)}')
     return [dict(shape=list(cost.shape))]
 
 
-def one_by_one(chains: Sequence[Sequence[np.ndarray]]) -> List[List[Pairs]]:
-    return [[linear_sum_assignment(cost) for cost in chain] for chain in chains]
+def mix_queries(detector: torch.nn.Module, count: int) -> None:
+    """Give a one-stage Deformable DETR `count` queries, spread as widely as the trained ones."""
+    trained = detector.query_embedding.weight.detach()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(count, trained.shape[1], generator=generator)
+    spread = trained[torch.arange(count) % len(trained)] + noise * trained.std(0)
+    detector.query_embedding = torch.nn.Embedding.from_pretrained(spread)
+    detector.num_queries = count
+
+
+def problems(file: str, images: int, form: str) -> List[List[np.ndarray]]:
+    """The chains of problems, one a stage, that a form of the loss solves for a batch."""
+    recorded = np.load(file)
+    cost, positive, hard = (recorded[name][:, :images] for name in ('cost', 'positive', 'hard'))
+    everyone = np.ones_like(positive)
+    sets = dict(joint=[everyone], paper=[positive, ~positive], hard=[positive, hard])[form]
+    return [
+        [np.ascontiguousarray(c[:, keep]) for c, keep in zip(cost[:, image], kept[:, image])]
+        for kept in sets
+        for image in range(cost.shape[1])
+    ]
 
 
 def _chain(chain: Sequence[np.ndarray]) -> List[Pairs]:
     return [linear_sum_assignment(cost) for cost in chain]
 
 
-def _sparse(chains: Sequence[Sequence[np.ndarray]]) -> List[List[Pairs]]:
-    """All entries, shifted since an explicit zero would be no edge."""
-    return [
-        [min_weight_full_bipartite_matching(csr_matrix(c - c.min() + 1)) for c in chain]
-        for chain in chains
-    ]
+def _lapx(cost: np.ndarray) -> Pairs:
+    wide = cost.shape[0] <= cost.shape[1]
+    columns = lap.lapjvx(cost if wide else np.ascontiguousarray(cost.T), extend_cost=True)[1:]
+    return columns if wide else columns[::-1]
+
+
+def _torch(cost: np.ndarray) -> Pairs:
+    columns = batch_linear_assignment(torch.from_numpy(cost)[None])[0].numpy()
+    rows = (columns >= 0).nonzero()[0]
+    return rows, columns[rows]
 
 
 def match(args: argparse.Namespace) -> List[Row]:
-    """Seconds by the wall clock, best of some, the ways taking turns."""
-    costs = np.load(args.file)[:, : args.images]
-    chains = [list(np.ascontiguousarray(costs[:, image])) for image in range(costs.shape[1])]
-    alone = [[cost] for chain in chains for cost in chain]
-    flat = [cost for chain in chains for cost in chain]
-    spawn = get_context('spawn')  # a fork may hang in a process that has threads
-    with ThreadPoolExecutor(args.cores) as threads, ProcessPoolExecutor(
-        args.cores, spawn
-    ) as processes:
-        ways: Dict[str, Callable[[], Any]] = {
-            'SciPy, one by one': lambda: one_by_one(chains),
-            'SciPy in threads': lambda: list(threads.map(_chain, chains)),
-            'SciPy in processes': lambda: [list(processes.map(linear_sum_assignment, flat))],
-            'SciPy sparse (LAPJVsp)': lambda: _sparse(chains),
-            'compiled, cold, one thread': lambda: [solve_chains([one])[0] for one in alone],
-            'compiled, one thread': lambda: [solve_chains([chain])[0] for chain in chains],
-            'compiled, threads': lambda: solve_chains(chains),
-        }
-        skipped = set(args.skip)
-        ways = {name: way for name, way in ways.items() if name not in skipped}
-        taken: Dict[str, List[float]] = {name: [] for name in ways}
-        totals: Dict[str, float] = {}
-        for repeat in range(args.repeats + 1):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                found = [pairs for solved in way() for pairs in solved]
-                if repeat:
-                    taken[name].append(time.perf_counter() - start)
-                totals[name] = sum(c[p].sum(dtype=np.float64) for c, p in zip(flat, found))
-    base = 'SciPy, one by one'
+    """Milliseconds per image, median of some: by the wall clock and of all threads' CPU time."""
     rows = []
-    for name, seconds in taken.items():
-        ratio = min(taken[base]) / min(seconds)
-        apart = abs(totals[name] - totals[base]) / abs(totals[base])
-        rows.append(dict(way=name, seconds=seconds, ratio=ratio, relative_difference=apart))
-        print(f'{name:28s} {min(seconds):8.4f} s {ratio:6.2f} x  cost differs by {apart:.1e}')
+    for form in args.forms:
+        chains = problems(args.file, args.images, form)
+        flat = [cost for chain in chains for cost in chain if cost.size]
+        num_images = len(chains) // (1 if form == 'joint' else 2)
+        with ThreadPoolExecutor(args.cores) as threads:
+            ways: Dict[str, Callable[[], Any]] = {
+                'SciPy, one by one': lambda c=chains: [_chain(chain) for chain in c],
+                'SciPy in threads': lambda f=flat, t=threads: [
+                    list(t.map(linear_sum_assignment, f))
+                ],
+                'ours (Numba), one thread': lambda c=chains: [solve_chains([one])[0] for one in c],
+                'ours (Numba), threads': lambda c=chains: solve_chains(c),
+            }
+            if lap is not None:
+                ways['lapx in threads'] = lambda f=flat, t=threads: [list(t.map(_lapx, f))]
+            if batch_linear_assignment is not None:
+                ways['torch-linear-assignment'] = lambda f=flat: [[_torch(cost) for cost in f]]
+            taken: Dict[str, List[Tuple[float, float]]] = {name: [] for name in ways}
+            totals: Dict[str, float] = {}
+            for repeat in range(args.repeats + 1):
+                for name, way in ways.items():
+                    start = time.perf_counter(), time.process_time()
+                    found = [pairs for solved in way() for pairs in solved if len(pairs[0])]
+                    if repeat:
+                        wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+                        taken[name].append((1000 * wall / num_images, 1000 * cpu / num_images))
+                    totals[name] = sum(c[p].sum(dtype=np.float64) for c, p in zip(flat, found))
+        base = totals['SciPy, one by one']
+        print(f'{form}: {num_images} images, {len(flat)} problems')
+        for name, times in taken.items():
+            apart = abs(totals[name] - base) / abs(base)
+            wall, cpu = (median(column) for column in zip(*times))
+            row = dict(form=form, way=name, wall_ms=wall, cpu_ms=cpu, relative_difference=apart)
+            rows.append(row)
+            print(f'  {name:26s} {wall:8.1f} ms, CPU {cpu:8.1f} ms, cost differs by {apart:.1e}')
     return rows
 
 
@@ -223,12 +262,13 @@ def main(argv: Optional[Sequence[str]] = None) -> List[Row]:
     recording.add_argument('--student', nargs=2, required=True, metavar=('CONFIG', 'CKPT'))
     recording.add_argument('--images', type=int, default=8)
     recording.add_argument('--cfg-options', nargs='+', action=DictAction)
+    recording.add_argument('--queries', type=int, help='mix the trained queries to so many')
     matching = commands.add_parser('match')
     matching.add_argument('file')
     matching.add_argument('--images', type=int, default=8)
     matching.add_argument('--repeats', type=int, default=3)
     matching.add_argument('--cores', type=int, default=2)
-    matching.add_argument('--skip', nargs='*', default=[], help='ways to leave out')
+    matching.add_argument('--forms', nargs='+', default=['joint', 'paper', 'hard'])
     args = parser.parse_args(argv)
     rows = dict(feature=feature, record=record, match=match)[args.command](args)
     if args.json:

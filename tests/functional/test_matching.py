@@ -1,12 +1,15 @@
 import itertools
 import math
+import time
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from mmdet_detrdistill.functional import matching
 from mmdet_detrdistill.functional.classes import soft_targets
-from mmdet_detrdistill.functional.matching import match, matching_cost
+from mmdet_detrdistill.functional.linear_assignment import solve_chains
+from mmdet_detrdistill.functional.matching import match, matching_cost, start_matching
 from tests.functional.cases import f64
 from tests.reference import pair_cost
 
@@ -155,3 +158,22 @@ def test_half_precision_is_computed_in_float32(draw):
     assert cost.dtype == torch.float32
     expected = matching_cost(*[x.half().float() for x in inputs])
     assert_close(cost, expected)
+
+
+def test_the_solver_works_while_the_caller_queues_work(draw, monkeypatch):
+    """Of 50 ms in the solver a fifth at most is waited for after 100 ms of other work."""
+
+    def solve(chains):
+        time.sleep(0.05)
+        return solve_chains(chains)
+
+    monkeypatch.setattr(matching, 'solve_chains', solve)
+    cost = draw.uniform(2, 3, 5, 5)
+    matches_of = start_matching(cost, None, [None])
+    time.sleep(0.1)
+    start = time.perf_counter()
+    matches_of()
+    assert time.perf_counter() - start < 0.01
+    start = time.perf_counter()
+    match(cost)
+    assert time.perf_counter() - start > 0.05

@@ -47,18 +47,24 @@ def one_device(monkeypatch):
     torch.__future__.set_swap_module_params_on_conversion(swap)
 
 
-def distill(variant, preset='paper', losses=tuple(LOSSES), student=None, **options):
+def distill(
+    variant, preset='paper', losses=tuple(LOSSES), student=None, class_map=None, **loss_options
+):
     return DETRDistill(
         architecture=student or tiny(variant, seed=1),
         teacher=tiny(variant, seed=2),
         distiller=dict(
             type='DETRDistiller',
             distill_losses={
-                name: dict(type=LOSSES[name], **({} if 'aligned' in name else dict(preset=preset)))
+                name: dict(
+                    type=LOSSES[name],
+                    **({} if 'aligned' in name else dict(preset=preset)),
+                    **loss_options,
+                )
                 for name in losses
             },
         ),
-        **options,
+        class_map=class_map,
     ).train()
 
 
@@ -95,6 +101,17 @@ def check_step(model, images, samples):
 def test_values_and_gradients_are_those_of_the_cpu(variant, preset):
     found = check_step(distill(variant, preset), *batch())
     assert all(any(name in key for key in found) for name in LOSSES)
+
+
+@pytest.mark.parametrize('case', ['class map', 'unequal width', 'hard negatives'])
+def test_options_of_a_pair_give_the_values_of_the_cpu(case):
+    if case == 'class map':
+        model = distill('deformable', class_map=[2, 0, -1])
+    elif case == 'unequal width':
+        model = distill('deformable', student=tiny('deformable', seed=1, width=64))
+    else:
+        model = distill('deformable', losses=['loss_logits_kd'], negatives='hard')
+    check_step(model, *batch())
 
 
 def waits(run):
