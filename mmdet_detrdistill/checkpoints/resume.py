@@ -2,7 +2,7 @@
 
 import glob
 import os.path as osp
-from typing import Optional
+from typing import Any, Optional
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
@@ -106,7 +106,7 @@ def check_start(config: Config, model: nn.Module) -> str:
     return path
 
 
-def _check_weights(path: str, model: nn.Module) -> str:
+def _check_weights(path: str, model: Any) -> str:
     """See `check_start`; of a plain model some weight has to fit, of a student each but classes."""
     state = load_checkpoint_file(path)['state_dict']
     state = {name[7:] if name.startswith('module.') else name: v for name, v in state.items()}
