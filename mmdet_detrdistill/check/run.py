@@ -18,7 +18,7 @@ from ..registry import scope_of
 from .batch import Rows, first_batch
 from .model import build, describe, describe_optimizer, describe_start
 from .smallest import check_smallest_image
-from .step import check_step
+from .step import check_step, describe_parts, step_parts
 
 
 def describe_versions() -> Rows:
@@ -85,6 +85,22 @@ def check(
         rows += [('classes by name', settle_classes(model, names)), *labels, ('batch', source)]
         yield rows
         yield check_step(model, batch, device, random_teacher)
+
+
+def parts_of_step(config: Config, device: str = 'cpu') -> Rows:
+    """Measure what a step of a distillation is made of, with random weights; see `step_parts`.
+
+    Raises:
+        ValueError, FileNotFoundError: as `check`.
+    """
+    with quiet(), scope_of(config):
+        model = build(config, random_teacher=True).to(device).train()
+        batch, _, names, _ = first_batch(config, (256, 320), model.student_adapter, False)
+        settle_classes(model, names)
+        data = model.data_preprocessor(batch, training=True)
+        for _ in range(2):  # the first warms up
+            parts = step_parts(model, data['inputs'], data['data_samples'])
+        return describe_parts(parts)
 
 
 def reason_of(error: BaseException) -> str:

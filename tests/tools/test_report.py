@@ -33,15 +33,32 @@ def real(tmp_path_factory):
     annotations = str(data / 'annotations/instances_val.json')
     dataset = dict(type='CocoDataset', ann_file=annotations, data_prefix=dict(img=f'{data}/val/'))
     loader = dict(dataset=dict(dataset, test_mode=True, pipeline=pipeline))
-    common = dict(default_scope='mmdet', val_dataloader=loader)
+    load = [pipeline[0], dict(type='LoadAnnotations', with_bbox=True), *pipeline[1:]]
+    classes = dict(metainfo=dict(classes=('circle', 'hexagon', 'ring')), pipeline=load)
+    train = dict(
+        batch_size=2, sampler=dict(type='DefaultSampler'), dataset=dict(dataset, **classes)
+    )
+    common = dict(
+        default_scope='mmdet',
+        val_dataloader=loader,
+        train_dataloader=train,
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+    )
     student, teacher = (tiny_config('deformable', num_layers=n) for n in (1, 2))
     for detector in (student, teacher):
         detector.test_cfg = dict(max_per_img=10)
     folders = []
+    losses = dict(loss_logits_kd=dict(type='LogitsKDLoss'))
+    distilled = dict(
+        distillation(root / 'teacher', student),
+        teacher=teacher,
+        distiller=dict(type='DETRDistiller', distill_losses=losses),
+    )
     for name, model, score in (
         ('teacher', teacher, 0.5),
         ('alone', student, 0.2),
-        ('distilled', distillation(root / 'teacher', student), 0.3),
+        ('distilled', distilled, 0.3),
     ):
         classes = {'circle': score, 'ring & <b>frame</b>': 0.2}
         folder = work_dir(root, name, model, [0.1, score], classes=classes, **common)
@@ -77,6 +94,8 @@ def test_card_by_value(real, page):
     cards = [group['card'] for group in groups]
     assert cards[1]['parameters'] == cards[2]['parameters'] == count
     assert cards[0]['parameters'] > count
+    assert re.match(r'teacher \d+%, student \d+%', cards[2]['step'])
+    assert cards[2]['step'].split(';')[0] in (page / 'report.html').read_text()
     assert cards[0]['gflops'] > cards[1]['gflops'] == cards[2]['gflops'] > 0
     size = sum(v.numel() * v.element_size() for v in student.state_dict().values())
     assert cards[2]['weights_bytes'] == size

@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS
 
 from mmdet_detrdistill import api
 from mmdet_detrdistill.check.model import parameters_of
+from mmdet_detrdistill.check.run import parts_of_step
 from mmdet_detrdistill.check.step import count_flops
 from mmdet_detrdistill.checkpoints.export import build_student, student_config
 from mmdet_detrdistill.config.read import load_config
@@ -65,19 +66,25 @@ def measure(
     """
     cards: List[Dict[str, Any]] = []
     missing = []
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     for group in groups:
+        run = group.runs[0]
+        card, what = {}, 'not measured'
         try:
-            cards.append(build(group.runs[0]))
+            card = build(run)
+            what = 'what a step is made of is not measured'
+            if run.distils:
+                parts = parts_of_step(load_config(os.path.join(run.folder, run.config)), device)
+                card['step'] = '; '.join(text for _, text in parts)
         except Exception as error:  # a config of anybody: one that does not build is named
-            cards.append({})
             text = ' '.join(str(error).split())[:200]
-            missing.append(f'{group.label}: not measured, {type(error).__name__}: {text}')
+            missing.append(f'{group.label}: {what}, {type(error).__name__}: {text}')
+        cards.append(card)
     present, data = [card for card in cards if card], first_image(groups)
     models = [card.pop('model') for card in present]
     if not data or not models:
         missing.append('FLOPs, latency and throughput: the validation data are not there')
         return cards, {}, missing
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     for card, model in zip(present, models):
         batch = batch_of(model, data, 1)
         # on the CPU: deformable attention counts only there
