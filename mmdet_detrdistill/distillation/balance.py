@@ -39,12 +39,21 @@ def gradient_norms(model: Any, losses: Dict[str, Any]) -> Dict[str, Tuple[float,
     Returns:
         {'task': (value, norm), 'loss_x_kd': (value, norm), ...}
     """
-    parameters = [p for p in model.student.parameters() if p.requires_grad]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    before = [p.grad for p in parameters]
     found = {}
-    for name, total in loss_sums(model, losses).items():
-        grads = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-        square = sum(float(grad.square().sum()) for grad in grads if grad is not None)
-        found[name] = (float(total.detach()), square**0.5)
+    try:
+        for name, total in loss_sums(model, losses).items():
+            for parameter in parameters:
+                parameter.grad = None
+            # not torch.autograd.grad, which a backbone with activation checkpointing refuses
+            total.backward(retain_graph=True)
+            grads = (p.grad for p in model.student.parameters() if p.grad is not None)
+            square = sum(float(grad.square().sum()) for grad in grads)
+            found[name] = (float(total.detach()), square**0.5)
+    finally:
+        for parameter, grad in zip(parameters, before):
+            parameter.grad = grad
     return found
 
 

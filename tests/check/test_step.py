@@ -21,6 +21,7 @@ def test_verdict_by_hand():
 
 
 def test_gradient_norms_are_those_of_each_loss_alone():
+    """With activation checkpointing too; gradients that are there stay."""
     losses = dict(
         loss_logits_kd=dict(type='LogitsKDLoss'), loss_feature_kd=dict(type='FeatureKDLoss')
     )
@@ -29,8 +30,17 @@ def test_gradient_norms_are_those_of_each_loss_alone():
         tiny('detr', 2, width=64),
         dict(type='DETRDistiller', distill_losses=losses),
     ).train()
+    for block in model.student.backbone.modules():
+        if hasattr(block, 'with_cp'):
+            block.with_cp = True
     found = model.loss(*batch())
+    kept = [torch.full_like(p, 2.0) for p in model.student.parameters()]
+    for parameter, grad in zip(model.student.parameters(), kept):
+        parameter.grad = grad
     norms = gradient_norms(model, found)
+    assert all(
+        p.grad is grad and (grad == 2).all() for p, grad in zip(model.student.parameters(), kept)
+    )
     assert list(norms) == ['task', 'loss_logits_kd', 'loss_feature_kd']
     for name, (value, norm) in norms.items():
         own = [v for key, v in found.items() if key.split('.')[0] == name]
