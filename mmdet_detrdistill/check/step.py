@@ -20,7 +20,6 @@ from .batch import Rows
 SANE = (0.05, 2.0)
 #: share of a step from which on a part is large, and what makes it smaller
 LARGE = dict(
-    student=(1.0, ''),
     teacher=(0.3, "model.teacher_pass.autocast='bfloat16', on a GPU also channels_last=True"),
     injected=(0.3, 'fewer decoder stages in the student, or loss_assign_kd=None'),
     matching=(0.1, "loss_logits_kd.negatives='hard', pairing='last', or fewer queries; Numba"),
@@ -101,8 +100,9 @@ def step_parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[s
 
     def injected(name: str) -> None:
         outputs = pair.injected_pass(name)
-        inputs = [student.state.memory, *adapter.detector.decoder.parameters()]
-        inputs = [tensor for tensor in inputs if tensor.requires_grad]
+        weights = adapter.detector.named_parameters()
+        inputs = [w for name, w in weights if name.startswith(('decoder', 'bbox_head', 'roi_head'))]
+        inputs = [tensor for tensor in (student.state.memory, *inputs) if tensor.requires_grad]
         total = outputs.logits.sum() + outputs.boxes.sum()
         torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
 
@@ -124,9 +124,9 @@ def describe_parts(parts: Dict[str, float]) -> Rows:
     shares = {name: seconds / total for name, seconds in parts.items()}
     text = ', '.join(f'{name} {share:.0%}' for name, share in shares.items())
     large = [
-        f'{name} is large: {LARGE[name][1]}'
-        for name, share in shares.items()
-        if share > LARGE[name][0]
+        f'{name} is large: {advice}'
+        for name, (limit, advice) in LARGE.items()
+        if shares.get(name, 0) > limit
     ]
     return [('a step is made of', text), *(('', advice) for advice in large)]
 
