@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from mmdet_detrdistill import DETRDistill
-from mmdet_detrdistill.check.step import count_flops, describe_levels, describe_parts, verdict
+from mmdet_detrdistill.check.step import (
+    count_flops,
+    describe_levels,
+    describe_parts,
+    step_parts,
+    verdict,
+)
 from mmdet_detrdistill.distillation.balance import gradient_norms
+from tests.departing_detectors import sparse_rcnn
 from tests.tiny_detectors import batch, tiny
 
 
@@ -82,3 +89,10 @@ def test_the_parts_of_a_step_by_hand():
     (head, text), *advice = describe_parts(dict(student=5.0, teacher=4.0, matching=1.0))
     assert (head, text) == ('a step is made of', 'student 50%, teacher 40%, matching 10%')
     assert len(advice) == 1 and "teacher_pass.autocast='bfloat16'" in advice[0][1]
+
+
+def test_the_parts_of_a_step_of_a_detector_without_a_decoder_module():
+    losses = dict(loss_assign_kd=dict(type='AssignKDLoss'))
+    distiller = dict(type='DETRDistiller', distill_losses=losses)
+    model = DETRDistill(sparse_rcnn(1), sparse_rcnn(2), distiller).train()
+    assert list(step_parts(model, *batch())) == ['teacher', 'student', 'injected']
