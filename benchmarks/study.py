@@ -260,7 +260,10 @@ class Study:
         if cell.shapes:
             arguments = [str(word) for item in cell.shapes for word in item]
             command = [sys.executable, 'tools/make_shapes.py', root, *arguments]
-            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            os.makedirs(os.path.dirname(root), exist_ok=True)
+            with open(f'{root}.lock', 'w') as file:  # two processes start at once
+                fcntl.flock(file, fcntl.LOCK_EX)
+                subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         return root
 
     def do(self, job: Job) -> None:

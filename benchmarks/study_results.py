@@ -233,7 +233,8 @@ def fill(page: str, parts: Dict[str, str]) -> str:
 # ---- figure
 
 STYLE = """
-  text { font: 13px "Helvetica Neue", Helvetica, Arial, "DejaVu Sans", sans-serif; fill: #1c1e21 }
+  text { font-size: 13px; fill: #1c1e21;
+    font-family: "Helvetica Neue", Helvetica, Arial, "DejaVu Sans", sans-serif; }
   .end { text-anchor: end } .mid { text-anchor: middle }
   .grid { stroke: #d0d4da; stroke-width: 1 }
   path { fill: none; stroke-width: 2.4 } .seed { stroke-width: 1; opacity: 0.45 }

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,16 @@ def test_curve_of_a_resumed_training_is_joined(tmp_path):
 def test_folder_is_for_one_process(tmp_path):
     with study.locked(str(tmp_path)) as first, study.locked(str(tmp_path)) as second:
         assert first and not second
+
+
+def test_two_processes_that_start_at_once_make_the_data_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, 'ROOT', str(tmp_path))
+    (tmp_path / 'tools').symlink_to(ROOT / 'tools')
+    cell = plan.CELLS[CELL]._replace(data='tiny', shapes=(('--train', 30), ('--val', 4)))
+    with ThreadPoolExecutor() as threads:
+        roots = set(threads.map(study.Study().data_root, [cell] * 2))
+    assert roots == {str(tmp_path / 'data' / 'tiny')}
+    assert len(list((tmp_path / 'data' / 'tiny' / 'train').iterdir())) == 30
 
 
 def distilled(cell, row):
