@@ -50,7 +50,6 @@ def make_parts(args: argparse.Namespace) -> List[Part]:
     out, fast = args.out, args.fast
     size = '--size 64 96 --images 1 --repeats 1 --warmup 0' if fast else '--repeats 10 --warmup 3'
     images = '--train 8 --val 4' if fast else '--train 200 --val 50'
-    amp = ['--amp'] if args.device == 'cuda' else []  # MMEngine has none on a CPU
 
     def step(name: str, config: str, dtype: str, more: List[str]) -> Part:
         name = f'step {name} {dtype}{" compiled" if more else ""}'
@@ -69,17 +68,18 @@ def make_parts(args: argparse.Namespace) -> List[Part]:
     detectors, forms = ({'small': DISTILLED}, FORMS[:1]) if fast else (STOCK, FORMS)
     steps = [step(*named, *form) for form in forms for named in detectors.items()]
     first, others = steps[: len(detectors)], steps[len(detectors) :]
-    checkpoint = [f'configs/{DISTILLED}', out / 'distilled/epoch_2.pth', '--out', out]
+    if args.device == 'cuda':  # MMEngine has no mixed precision on a CPU
+        others.insert(0, training('mixed precision', DISTILLED, 'mixed', 1, '--amp'))
+    export = ['tools/export_student.py', f'configs/{DISTILLED}', out / 'distilled/epoch_2.pth']
     return [
         Part('tests', 180, ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', *TESTS[: 2 - fast]]),
         *first,
         Part('shapes', 60, ['tools/make_shapes.py', out / 'shapes', *images.split()]),
         training('teacher', TEACHER, 'teacher', 1),
         training('distilled', DISTILLED, 'distilled', 1),
-        training('mixed precision', DISTILLED, 'mixed', 1, *amp),
         *others,
         training('resumed', DISTILLED, 'distilled', 2, '--resume'),
-        Part('exported', 60, ['tools/export_student.py', *checkpoint]),
+        Part('exported', 60, [*export, '--out', out, '--cfg-options', f'data_root={out}/shapes']),
     ]
 
 

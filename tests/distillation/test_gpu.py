@@ -13,6 +13,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
+from mmdet_detrdistill.functional import gpu_assignment
+from mmdet_detrdistill.functional.matching import match
 from mmdet_detrdistill.functional.transfer import to_device, to_host
 from tests.tiny_detectors import VARIANTS, batch, tiny
 
@@ -86,9 +88,24 @@ def test_arrays_arrive_whole():
     assert torch.equal(moved.cpu(), torch.arange(1000))
 
 
+def test_the_solver_on_the_gpu_finds_the_optimum():
+    """Costs without ties: the assignment is that of the CPU."""
+    pytest.importorskip('torch_linear_assignment')
+    cost = torch.rand(6, 2, 300, 300, generator=torch.Generator().manual_seed(0))
+    keep = torch.rand(6, 2, 300) > 0.3
+    assert gpu_assignment.solves(cost.cuda())
+    for masks in ((None, None), (None, keep), (keep, keep)):
+        found = match(cost.cuda(), *(mask if mask is None else mask.cuda() for mask in masks))
+        assert torch.equal(found.cpu(), match(cost, *masks))
+
+
 @pytest.mark.parametrize('class_map', [None, [2, 0, -1]])
-def test_synchronisations_on_a_gpu(class_map):
-    """What a distilled step adds to the student's, the teacher's pass and the injected decoder."""
+def test_synchronisations_on_a_gpu(class_map, monkeypatch):
+    """What a distilled step adds to the student's, the teacher's pass and the injected decoder.
+
+    With the solver on the CPU: that on the GPU waits for itself.
+    """
+    monkeypatch.setattr(gpu_assignment, 'batch_linear_assignment', None)
     model = distillation('deformable', class_map=class_map).cuda()
     images, samples = on_gpu(*batch(padded=False))
 
