@@ -26,10 +26,9 @@ def match_where_they_are(
         inside = torch.ones_like(cost, dtype=torch.bool)
         for mask, dim in ((student_mask, 3), (teacher_mask, 2)):
             inside = inside if mask is None else inside & mask.unsqueeze(dim)
-        # dearer than every assignment inside: only what finds no partner there gets one outside
         inner = cost.double().masked_fill(~inside, 0.0)
-        least, most = inner.nan_to_num(0.0, 0.0, 0.0).aminmax()
-        outside = most + min(cost.shape[2:]) * (most - least) + 1
+        # dearer than any pair inside: one more of those always costs less
+        outside = inner.nan_to_num(0.0, 0.0, 0.0).amax() + 1
         rows = _solve(torch.where(inside, inner, outside))
         paired = inside.gather(2, rows.clamp(min=0).unsqueeze(2)).squeeze(2) & (rows >= 0)
         matched.append(rows.masked_fill(~paired, -1))

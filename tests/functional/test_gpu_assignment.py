@@ -49,6 +49,13 @@ def test_the_optimum_is_that_of_the_cpu(draw, sizes, kind):
     assert (expected >= 0).any()
 
 
+def test_as_many_pairs_as_there_can_be():
+    """Of equal costs; on the diagonal one query of each side does not take part."""
+    students, teachers = torch.tensor([[[False, True, True]], [[True, True, False]]])[:, None]
+    found = match_where_they_are(torch.ones(1, 1, 3, 3), students, [teachers])
+    assert sorted(found[0, 0].tolist()) == [-1, 1, 2]
+
+
 def test_costs_outside_of_the_masks_are_not_looked_at():
     cost = torch.tensor([[[[1.0, 2.0], [torch.nan, torch.inf]]]])
     first = torch.tensor([[[True, False]]])
