@@ -235,8 +235,8 @@ class Case:
 
     def _replayed(self, loss: str, own_references: bool) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
         """Logits, boxes and mask of the student on the teacher's queries."""
-        rule = self.model.distiller.pair_losses[loss].injection_name
-        projections = self.model.distiller.injections[rule].projections
+        (rule,) = self.model.distiller.pair_losses[loss].rules.values()
+        projections = rule.projections
         own, other = self.student.state.decoder_inputs, self.teacher.state.decoder_inputs
         queries = {}
         for name in INJECTED[self.variant]:

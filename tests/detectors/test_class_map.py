@@ -177,7 +177,7 @@ def test_objects_of_an_unmapped_class_are_not_unlearned(variant):
     assert gradient[..., 1].abs().sum() == 0
     assert all(gradient[..., label].abs().sum() > 0 for label in (0, 2))
     released = AssignKDLoss(preset='released')
-    released.injection_name = loss.injection_name
+    released.rules = loss.rules
     (gradient,) = torch.autograd.grad(released(pair)['cls'], loss.injected_pass(pair).logits)
     assert gradient[..., 1].min() < 0  # matched anew, so that they are taught
 
