@@ -144,8 +144,8 @@ def test_places_exist(pattern, where):
 def test_make_in_ci():
     """In its fast form where there is one."""
     steps = (ROOT / '.ci' / 'run').read_text()
-    for verb in ('quickstart ARGS=--fast', 'test ARGS=', 'docs'):
-        assert f'\nstep make {verb}' in steps
+    for target in ('quickstart ARGS=--fast', 'test ARGS=', 'docs'):
+        assert f'\nstep make {target}' in steps
 
 
 def test_code_that_uses_the_student(desk):
