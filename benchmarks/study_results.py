@@ -1,9 +1,9 @@
 """Write the tables and figures of the docs from the lines of the study.
 
-    python benchmarks/study_results.py            # docs/results.md and docs/figures/results-*.svg
+    python benchmarks/study_results.py            # docs/results.md, its figures, both READMEs
     python benchmarks/study_results.py --check    # only say whether they are up to date
 
-What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in the page is generated.
+What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in a page is generated.
 """
 
 import argparse
@@ -18,6 +18,11 @@ from study import RESULTS, ROOT, Job, Line, valid_lines
 
 PAGE = os.path.join(ROOT, 'docs', 'results.md')
 FIGURES = os.path.join(ROOT, 'docs', 'figures')
+#: heads of the table of gains, by page
+HEADS = {
+    'README.md': 'cell teacher alone distilled gain gain_by_seed last_quarter_of_alone',
+    'README_zh-CN.md': '实验 教师 单独训练 蒸馏 增益 各种子的增益 单独训练的后四分之一',
+}
 RECOMMENDED = 'all'  # the row whose gain the first table reports
 Lines = Dict[Job, Line]
 
@@ -82,10 +87,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
-def summary(lines: Lines) -> str:
-    """One row per cell: what the recommended recipe gains."""
+def summary(lines: Lines, head: str = HEADS['README.md'], complete: bool = False) -> str:
+    """One row per cell, or per cell with three seeds: what the recommended recipe gains."""
     rows = []
     for name in CELLS:
+        if complete and len(gains(lines, name, RECOMMENDED)) < len(SEEDS):
+            continue
         alone = by_seed(lines, name, 'alone')
         found = by_seed(lines, name, RECOMMENDED)
         gained = gains(lines, name, RECOMMENDED)
@@ -102,16 +109,7 @@ def summary(lines: Lines) -> str:
                 mean_text(late, '+'),
             ]
         )
-    head = (
-        'cell',
-        'teacher',
-        'alone',
-        'distilled',
-        'gain',
-        'gain by seed',
-        'last quarter of alone',
-    )
-    return table(head, rows)
+    return table([word.replace('_', ' ') for word in head.split()], rows)
 
 
 def speed(lines: Lines) -> str:
@@ -224,7 +222,7 @@ def fill(page: str, parts: Dict[str, str]) -> str:
         begin, end = f'<!-- {name}: begin -->', f'<!-- {name}: end -->'
         pattern = re.compile(f'{re.escape(begin)}.*?{re.escape(end)}', re.DOTALL)
         if len(pattern.findall(page)) != 1:
-            raise ValueError(f'docs/results.md must have one {begin} ... {end}')
+            raise ValueError(f'a page must have one {begin} ... {end}')
         first, *rest = pattern.split(page)
         page = f'{first}{begin}\n\n{text}\n\n{end}{rest[0]}'
     return page
@@ -307,8 +305,13 @@ def figure(lines: Lines, cell: str) -> str:
 def outputs(results: str) -> Dict[str, str]:
     """Content of every generated file by its path."""
     lines = valid_lines(results)
-    with open(PAGE) as file:
-        found = {PAGE: fill(file.read(), blocks(lines))}
+    parts = {PAGE: blocks(lines)}
+    for name, head in HEADS.items():
+        parts[os.path.join(ROOT, name)] = {'study': summary(lines, head, complete=True)}
+    found = {}
+    for path, texts in parts.items():
+        with open(path, encoding='utf-8') as file:
+            found[path] = fill(file.read(), texts)
     for name in CELLS:
         drawing = figure(lines, name)
         if drawing:
@@ -322,7 +325,7 @@ def stale(results: str) -> List[str]:
     for path, content in outputs(results).items():
         text = ''
         if os.path.isfile(path):
-            with open(path) as file:
+            with open(path, encoding='utf-8') as file:
                 text = file.read()
         if text != content:
             found.append(os.path.relpath(path, ROOT))
@@ -344,7 +347,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             sys.exit(f'out of date: {", ".join(old)}; run python benchmarks/study_results.py')
         return
     for path, content in outputs(arguments.results).items():
-        with open(path, 'w') as file:
+        with open(path, 'w', encoding='utf-8') as file:
             file.write(content)
     print(f'wrote {", ".join(old)}' if old else 'nothing to write')
 

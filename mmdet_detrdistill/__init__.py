@@ -24,7 +24,13 @@ if any(find_spec(name) is not None for name in ('mmengine', 'mmcv', 'mmdet', 'mm
         TeacherQueryInjectionHook,
     )
     from .losses import AlignedKDLoss, AssignKDLoss, FeatureKDLoss, LogitsKDLoss
-    from .losses.injection import InjectionRule, TeacherBoxInjection, TeacherQueryInjection
+    from .losses.injection import (
+        GroundTruthBoxInjection,
+        InjectionRule,
+        RandomBoxInjection,
+        TeacherBoxInjection,
+        TeacherQueryInjection,
+    )
 
     __all__ = [
         'AdaptiveLossWeightHook',
@@ -34,11 +40,13 @@ if any(find_spec(name) is not None for name in ('mmengine', 'mmcv', 'mmdet', 'mm
         'DETRDistill',
         'DETRDistiller',
         'FeatureKDLoss',
+        'GroundTruthBoxInjection',
         'InjectionRule',
         'IterationSeedHook',
         'LogitsKDLoss',
         'LossWeightScheduleHook',
         'PairPicturesHook',
+        'RandomBoxInjection',
         'SafeCheckpointHook',
         'StudentCheckpointHook',
         'TeacherBoxInjection',

@@ -79,7 +79,7 @@ def trained(tmp_path_factory):
     from tests import trainings
 
     folder = tmp_path_factory.mktemp('trained')
-    trainings.draw_pictures(folder / 'data')
+    trainings.draw_images(folder / 'data')
     trainings.save_teacher(folder / 'teacher.pth')
     config = trainings.distillation(folder / 'data', folder / 'teacher.pth')
     config.default_hooks.checkpoint.save_best = 'coco/bbox_mAP'

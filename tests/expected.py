@@ -153,7 +153,7 @@ class Case:
         return {'': value}
 
     def assign_kd(self) -> Dict[str, Tensor]:
-        logits, boxes, mask = self._replayed('loss_assign_kd', not self.paper)
+        logits, boxes, mask = self._injected('loss_assign_kd', not self.paper)
         followed = self.assignment
         if not self.paper:
             injected = DecoderOutputs(None, logits, boxes, mask, {}, ())
@@ -177,7 +177,7 @@ class Case:
         )
 
     def aligned_kd(self) -> Dict[str, Tensor]:
-        logits, boxes, mask = self._replayed('loss_aligned_kd', False)
+        logits, boxes, mask = self._injected('loss_aligned_kd', False)
         outputs = self.teacher.outputs
         return aligned_kd_reference(
             self._own_classes(logits),
@@ -233,10 +233,10 @@ class Case:
             rows.append(len(self.label_map))
         return logits[..., rows]
 
-    def _replayed(self, loss: str, own_references: bool) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    def _injected(self, loss: str, own_references: bool) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
         """Logits, boxes and mask of the student on the teacher's queries."""
-        rule = self.model.distiller.pair_losses[loss].injection_name
-        projections = self.model.distiller.injections[rule].projections
+        (rule,) = self.model.distiller.pair_losses[loss].rules.values()
+        projections = rule.projections
         own, other = self.student.state.decoder_inputs, self.teacher.state.decoder_inputs
         queries = {}
         for name in INJECTED[self.variant]:

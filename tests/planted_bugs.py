@@ -19,7 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path('mmdet_detrdistill')
 TESTS = Path('tests')
 FUNCTIONAL = Path('functional')  # below the package and below its tests
-SUPPORT = ('__init__.py', 'allocation.py', 'reference.py', 'reference_terms.py')
+SUPPORT = (
+    '__init__.py',
+    'allocation.py',
+    'reference.py',
+    'reference_aligned.py',
+    'reference_terms.py',
+)
 
 
 class Bug(NamedTuple):
@@ -256,6 +262,16 @@ BUGS = (
         ),
     ),
     Bug(
+        'confidence is the mean class score',
+        'aligned_kd.py',
+        'scores.amax(-1)',
+        'scores.mean(-1)',
+        (
+            'test_aligned_kd.py::test_mean_weighted_with_the_confidence_by_hand',
+            'test_aligned_kd.py::test_one_set_of_queries_equals_reference',
+        ),
+    ),
+    Bug(
         'mask of the objects transposed',
         'feature_kd.py',
         'in_row = (y1 * height < rows + 1) & (y2 * height > rows)',
@@ -289,6 +305,30 @@ PACKAGE_BUGS = (
         'torch.autocast(like.device.type, enabled=False)',
         'torch.autocast(like.device.type, enabled=torch.is_autocast_cpu_enabled())',
         ('test_runtime.py::test_matching_boxes_and_masks_stay_in_float32',),
+    ),
+    Bug(
+        'injected queries of one rule see those of another',
+        'detectors/base.py',
+        'owners.unsqueeze(1) != owners)',
+        'owners.unsqueeze(1) != owners.unsqueeze(1))',
+        ('losses/test_shared_boxes.py::test_queries_of_a_set_do_not_see_another',),
+    ),
+    Bug(
+        'noise in one direction only',
+        'losses/injection/shared_boxes.py',
+        '(2 * self.draw(boxes) - 1)',
+        'self.draw(boxes)',
+        ('losses/test_shared_boxes.py::test_noise_by_hand',),
+    ),
+    Bug(
+        'queries of an image without objects count',
+        'losses/injection/shared_boxes.py',
+        'count > 0',
+        'count >= 0',
+        (
+            'losses/test_shared_boxes.py::test_noise_by_hand',
+            'losses/test_shared_boxes.py::test_terms_equal_reference',
+        ),
     ),
 )
 

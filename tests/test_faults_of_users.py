@@ -23,7 +23,7 @@ class AuxiliaryDETR(DeformableDETR):
 
 
 def config_of(folder):
-    trainings.draw_pictures(folder / 'data')
+    trainings.draw_images(folder / 'data')
     trainings.save_teacher(folder / 'teacher.pth')
     config = trainings.distillation(folder / 'data', folder / 'teacher.pth', epochs=1)
     config.custom_imports.imports.append(__name__)

@@ -49,7 +49,7 @@ def load_tool(name: str) -> Any:
     return tool
 
 
-def draw_pictures(folder: Path, train_size: int = 2 * ITERATIONS, val_size: int = 2) -> Path:
+def draw_images(folder: Path, train_size: int = 2 * ITERATIONS, val_size: int = 2) -> Path:
     """A data set of images of 64 x 64 pixels, three classes."""
     arguments = ['--train', str(train_size), '--val', str(val_size), '--size', '64']
     load_tool('make_shapes').main([str(folder), *arguments])

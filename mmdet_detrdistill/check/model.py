@@ -89,10 +89,10 @@ def describe(model: DETRDistill) -> Rows:
         rows.append(('learned between them (M)', f'{learned:.3f}'))
     for name, loss in model.distiller.pair_losses.items():
         if loss.injects:
-            rule = model.distiller.injections[loss.injection_name]
-            why = '; '.join(rule.passed_over)
-            chosen = type(rule).__name__
-            rows.append((f'{name} injects', f'{chosen}, since {why}' if why else chosen))
+            for rule in loss.rules.values():
+                why = '; '.join(rule.passed_over)
+                chosen = type(rule).__name__
+                rows.append((f'{name} injects', f'{chosen}, since {why}' if why else chosen))
     return rows
 
 

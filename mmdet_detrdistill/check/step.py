@@ -2,7 +2,6 @@
 
 import time
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
@@ -82,7 +81,7 @@ def step_parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[s
 
     Returns:
         `teacher`, `student` (its own step), and, where a loss has them, `injected` (the decoder
-        pass) and `matching` (the wait for it at the end, and the logits loss).
+        pass of all rules) and `matching` (the wait for it at the end, and the logits loss).
     """
     found: Dict[str, float] = {}
     wait: Callable[[], Any] = torch.cuda.synchronize if images.is_cuda else lambda: None
@@ -101,20 +100,21 @@ def step_parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[s
         total.backward(retain_graph=True)
         return forward
 
-    def injected(name: str) -> None:
-        outputs = pair.injected_pass(name)
+    def injected() -> None:
+        outputs = [pair.injected_pass(name) for name in rules]
         weights = adapter.detector.named_parameters()
         inputs = [w for name, w in weights if name.startswith(('decoder', 'bbox_head', 'roi_head'))]
         inputs = [tensor for tensor in (student.state.memory, *inputs) if tensor.requires_grad]
-        total = outputs.logits.sum() + outputs.boxes.sum()
+        total = torch.stack([found.logits.sum() + found.boxes.sum() for found in outputs]).sum()
         torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
 
     adapter = model.student_adapter
     teacher = timed('teacher', lambda: model.teacher_pass(images, samples))
     student = timed('student', own_step)
     pair = model._pair(student, teacher, samples)
-    for name in model.distiller.injections:
-        timed('injected', partial(injected, name))
+    rules = model.distiller.active_injections()
+    if rules:
+        timed('injected', injected)
     for loss in model.distiller.pair_losses.values():
         if isinstance(loss, LogitsKDLoss):
             timed('matching', loss.start(pair))

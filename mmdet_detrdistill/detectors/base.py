@@ -1,6 +1,7 @@
 """Run a DETR-like detector stage by stage; nothing is patched and no hook is set."""
 
 import inspect
+from copy import copy
 from functools import cached_property, partial
 from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
@@ -63,6 +64,10 @@ class DetectorAdapter:
     teacher_only: ClassVar[str] = ''
     #: whether its classes are phrases, given to `set_phrases` before the first forward pass
     prompted: ClassVar[bool] = False
+    #: why its decoder takes no other queries; '' when it does
+    own_queries_only: ClassVar[str] = ''
+    #: whether a mask on the decoder's self-attention keeps sets of queries apart
+    separable: ClassVar[bool] = True
 
     def __init__(self, detector: nn.Module, side: str = 'student') -> None:
         if side == 'student' and self.teacher_only:
@@ -242,6 +247,39 @@ class DetectorAdapter:
             num_denoising = 0
         decoded, predicted = self.run_decoder(inputs, state)
         return self._outputs(decoded, predicted, slice(num_denoising, None))
+
+    def decode_sets(
+        self, state: EncoderState, sets: Sequence[Dict[str, Tensor]]
+    ) -> List[DecoderOutputs]:
+        """Run decoder and head once, on sets of given queries that do not see each other.
+
+        Args:
+            state: from `encode`.
+            sets: each as `queries` of `decode`, with the same entries.
+
+        Returns:
+            What `decode` gives for each set alone, up to rounding and to dropout.
+        """
+        if len(sets) < 2 or not self.separable:
+            return [self.decode(state, queries) for queries in sets]
+        counts = [queries['query'].shape[1] for queries in sets]
+        owners = to_device(np.repeat(np.arange(len(sets)), counts), state.memory.device)
+        joint = {name: torch.cat([queries[name] for queries in sets], dim=1) for name in sets[0]}
+        apart = self.masked(owners.unsqueeze(1) != owners)
+        return apart.decode(state, joint).split(counts)
+
+    def masked(self, mask: Tensor) -> 'DetectorAdapter':
+        """Return an adapter whose decoder masks its self-attention; the detector stays as it is.
+
+        Args:
+            mask: (N, N) bool, True = query i (row) does not see query j.
+        """
+        adapter, detector, decoder = copy(self), copy(self.detector), copy(self.detector.decoder)
+        layers = [masked_attention(layer, 'self_attn', mask) for layer in decoder.layers]
+        # found before the module's own parts, which the copies share
+        vars(decoder)['layers'], vars(detector)['decoder'] = layers, decoder
+        adapter.detector = detector
+        return adapter
 
     def run_decoder(
         self, inputs: Dict[str, Any], state: EncoderState
@@ -441,6 +479,13 @@ class DetectorAdapter:
             if found is None:
                 raise
             raise ValueError(found) from error
+
+
+def masked_attention(module: nn.Module, name: str, mask: Tensor) -> nn.Module:
+    """Return a shallow copy of a module whose attention of this name gets a mask (N, N)."""
+    found, attention = copy(module), getattr(module, name)
+    vars(found)[name] = lambda *args, **kwargs: attention(*args, **{**kwargs, 'attn_mask': mask})
+    return found
 
 
 def _has(detector: nn.Module, method: str) -> bool:

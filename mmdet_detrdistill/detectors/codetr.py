@@ -20,6 +20,7 @@ class CoDETRAdapter(DetectorAdapter):
 
     stages = ('extract_feat', 'query_head.forward', 'query_head.predict_by_feat')
     head_name = 'query_head'
+    own_queries_only = 'the query head makes them itself'
     teacher_only = 'its auxiliary heads, dense and two-stage, train with losses of their own'
 
     @property

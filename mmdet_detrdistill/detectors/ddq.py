@@ -12,7 +12,12 @@ from .registry import register_adapter
 
 @register_adapter('DDQDETR')
 class DDQAdapter(DetectorAdapter):
-    """Leave out the queries that DDQ's own selection drops (`query_mask`)."""
+    """Leave out the queries that DDQ's own selection drops (`query_mask`).
+
+    The selection between two stages is among all queries, so that sets need a pass each.
+    """
+
+    separable = False
 
     def check_room(self, features: Sequence[Tensor], size: Sequence[int]) -> None:
         """Take any image: DDQ fills up with empty queries."""

@@ -1,8 +1,8 @@
 """What an adapter keeps of a forward pass: B images, L stages, N queries, P = sum H * W."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor
 
@@ -65,6 +65,13 @@ class DecoderOutputs:
     query_mask: Optional[Tensor]
     decoder_outputs: Dict[str, Any]
     head_outputs: Tuple[Tensor, ...]
+
+    def split(self, counts: Sequence[int]) -> List['DecoderOutputs']:
+        """Split the queries into sets of these sizes; the last two attributes stay whole."""
+        names = ['hidden_states', 'logits', 'boxes']
+        names += [] if self.query_mask is None else ['query_mask']
+        parts = zip(*(getattr(self, name).split(list(counts), dim=2) for name in names))
+        return [replace(self, **dict(zip(names, part))) for part in parts]
 
 
 class ForwardPass(NamedTuple):

@@ -1,8 +1,22 @@
 """Both forward passes over a batch: what every distillation loss receives."""
 
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,8 +25,23 @@ from . import DecoderOutputs, DetectorAdapter, ForwardPass, ground_truth, name_n
 from .class_map import ClassMap
 from .levels import SharedLevel, pair_strides, shared_levels
 
-#: makes entries of the student's decoder inputs, each (B, N, .)
-Injection = Callable[['DistillPair'], Dict[str, Tensor]]
+
+class Injected(NamedTuple):
+    """Queries that enter both decoders.
+
+    Attributes:
+        student: entries of the student's decoder inputs to replace, each (B, N, .).
+        teacher: likewise; None: its predictions for these queries are those it made already.
+        mask: (B, N) bool, True = counts; None: all.
+    """
+
+    student: Dict[str, Tensor]
+    teacher: Optional[Dict[str, Tensor]] = None
+    mask: Optional[Tensor] = None
+
+
+#: makes queries of a pair; a dict is that of `Injected.student` alone
+Injection = Callable[['DistillPair'], Union[Injected, Dict[str, Tensor]]]
 
 
 class DistillPair:
@@ -27,6 +56,7 @@ class DistillPair:
         class_map: the two label sets, None when they are the same.
         injections: rules by name, each makes decoder queries of a pair.
         assigned_stages: the teacher's stages that `teacher_assignment` is made for; None = all.
+        teaching: makes the context in which the teacher runs.
     """
 
     def __init__(
@@ -39,6 +69,7 @@ class DistillPair:
         class_map: Optional[ClassMap] = None,
         injections: Optional[Mapping[str, Injection]] = None,
         assigned_stages: Optional[Sequence[int]] = None,
+        teaching: Callable[[], ContextManager[Any]] = torch.no_grad,
     ) -> None:
         self.student, self.teacher = student, teacher
         self.student_forward, self.teacher_forward = student_forward, teacher_forward
@@ -46,8 +77,8 @@ class DistillPair:
         device = teacher_forward.outputs.logits.device
         self.class_map = None if class_map is None else class_map.to(device)
         self.assigned_stages = assigned_stages
+        self.teaching = teaching
         self._injections = injections or {}
-        self._injected_passes: Dict[str, DecoderOutputs] = {}
 
     @cached_property
     def ground_truth(self) -> Tuple[List[Tensor], List[Tensor], Tensor]:
@@ -104,13 +135,16 @@ class DistillPair:
         unmapped = F.pad(unmapped, (0, logits.shape[-1] - len(unmapped)))  # background counts
         return logits.masked_fill(unmapped, -1e4)
 
-    def predictions(self, student: DecoderOutputs) -> Tuple[Predictions, Predictions]:
+    def predictions(
+        self, student: DecoderOutputs, teacher: Optional[DecoderOutputs] = None
+    ) -> Tuple[Predictions, Predictions]:
         """Both sides' predictions as `functional.logits_kd` and `aligned_kd` take them.
 
         Args:
-            student: its predictions for its own queries, or for the teacher's.
+            student: its predictions for its own queries, or for injected ones.
+            teacher: likewise; None: for its own.
         """
-        teacher = self.teacher_forward.outputs
+        teacher = self.teacher_forward.outputs if teacher is None else teacher
         student_classes = None if self.class_map is None else self.class_map.student_classes
         sides = (
             (student, self.student.activation, student_classes),
@@ -130,12 +164,36 @@ class DistillPair:
         return of_student, of_teacher
 
     def injected_pass(self, name: str) -> DecoderOutputs:
-        """Run the student's decoder on the queries of an injection rule, not the encoder.
+        """The student's predictions for the queries of an injection rule, by its name."""
+        return self._injected_passes[name][0]
 
-        Args:
-            name: of the rule; run once per batch.
+    def injected_predictions(self, name: str) -> Tuple[Predictions, Predictions]:
+        """Both sides' predictions for the queries of an injection rule, by its name."""
+        return self.predictions(*self._injected_passes[name])
+
+    @cached_property
+    def _injected_passes(self) -> Dict[str, Tuple[DecoderOutputs, DecoderOutputs]]:
+        """Run the student's decoder, not the encoder, once for all rules; the teacher's if asked.
+
+        By name of the rule the predictions of student and teacher.
         """
-        if name not in self._injected_passes:
-            queries = self._injections[name](self)
-            self._injected_passes[name] = self.student.decode(self.student_forward.state, queries)
-        return self._injected_passes[name]
+        found = {name: rule(self) for name, rule in self._injections.items()}
+        rules = {name: q if isinstance(q, Injected) else Injected(q) for name, q in found.items()}
+        student_sets = [rule.student for rule in rules.values()]
+        student = self.student.decode_sets(self.student_forward.state, student_sets)
+        teacher = dict.fromkeys(rules, self.teacher_forward.outputs)
+        shared = {name: rule.teacher for name, rule in rules.items() if rule.teacher is not None}
+        if shared:
+            with self.teaching():
+                sets = self.teacher.decode_sets(self.teacher_forward.state, [*shared.values()])
+            teacher.update({n: _masked(outputs, rules[n].mask) for n, outputs in zip(shared, sets)})
+        return {name: (outputs, teacher[name]) for name, outputs in zip(rules, student)}
+
+
+def _masked(outputs: DecoderOutputs, mask: Optional[Tensor]) -> DecoderOutputs:
+    """Take queries (B, N) where `mask` is off out of `query_mask`."""
+    if mask is None:
+        return outputs
+    mask = mask.expand(outputs.boxes.shape[:3])
+    kept = mask if outputs.query_mask is None else mask & outputs.query_mask
+    return replace(outputs, query_mask=kept)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..functional.assign_kd import SetCriterion
 from ..functional.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from .base import DetectorAdapter
+from .base import DetectorAdapter, masked_attention
 from .gt_assignment import image_sizes
 from .outputs import EncoderState, ForwardPass
 from .registry import register_adapter
@@ -53,6 +53,13 @@ class SparseRCNNAdapter(DetectorAdapter):
         memory = torch.cat([feature.flatten(2) for feature in features], 2).transpose(1, 2)
         inputs = dict(query=query, reference_points=boxes)
         return EncoderState(features, memory, None, inputs, dict(samples=samples))
+
+    def masked(self, mask: Tensor) -> DetectorAdapter:
+        adapter, detector, head = copy(self), copy(self.detector), copy(self.detector.roi_head)
+        stages = [masked_attention(stage, 'attention', mask) for stage in head.bbox_head]
+        vars(head)['bbox_head'], vars(detector)['roi_head'] = stages, head
+        adapter.detector = detector
+        return adapter
 
     def run_decoder(
         self, inputs: Dict[str, Any], state: EncoderState

@@ -201,8 +201,9 @@ class DETRDistill(SingleTeacherDistill):
             teacher,
             data_samples,
             self._class_map_on(student.outputs.logits.device),
-            self.distiller.injections,
+            self.distiller.active_injections(),
             self.distiller.assigned_stages(*num_stages),
+            self.teacher_pass.context,
         )
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:

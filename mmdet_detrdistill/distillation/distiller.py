@@ -96,14 +96,20 @@ class DETRDistiller(ConfigurableDistiller):
             loss.prepare(student, teacher)
             if not isinstance(loss, InjectedLoss):
                 continue
-            config = loss.injection_config
-            name = next((name for other, name in built if other == config), None)
-            if name is None:
-                rule = build_injection(config, student, teacher)
-                name = f'{type(rule).__name__}_{len(built)}'
-                self.injections[name] = rule
-                built.append((config, name))
-            loss.follow(name, cast(InjectionRule, self.injections[name]))
+            for config in loss.injection_configs:
+                name = next((name for other, name in built if other == config), None)
+                if name is None:
+                    rule = build_injection(config, student, teacher)
+                    name = f'{type(rule).__name__}_{len(built)}'
+                    self.injections[name] = rule
+                    built.append((config, name))
+                loss.follow(name, cast(InjectionRule, self.injections[name]))
+
+    def active_injections(self) -> Dict[str, InjectionRule]:
+        """Return the rules that an active loss follows, by name."""
+        losses = [loss for name, loss in self.pair_losses.items() if self.scale(name)]
+        followed = [loss.rules for loss in losses if isinstance(loss, InjectedLoss)]
+        return {name: rule for rules in followed for name, rule in rules.items()}
 
     @contextmanager
     def recording(self, side: str) -> Iterator[None]:
@@ -201,7 +207,7 @@ class DETRDistiller(ConfigurableDistiller):
         loss = self.distill_losses[name]
         modules = [loss]
         if isinstance(loss, InjectedLoss):
-            modules.append(self.injections[loss.injection_name])
+            modules += loss.rules.values()
         connectors = (
             at.get('connector') for at in self.loss_forward_mappings.get(name, {}).values()
         )
@@ -250,7 +256,9 @@ def _checked_entry(name: str, config: Any, mapped: Sequence[str]) -> Dict[str, A
     unknown = [option for option in config if option not in (*valid, 'type', '_scope_')]
     if unknown:
         raise ValueError(f'{where}: unknown option {unknown}; valid are {valid}')
-    injection = config.get('injection', dict(type='auto'))
-    if loss.injects and not (isinstance(injection, dict) and 'type' in injection):
+    given = config.get('injection', dict(type='auto'))
+    several = getattr(loss, 'several_rules', False) and isinstance(given, (list, tuple)) and given
+    rules = given if several else [given]
+    if loss.injects and not all(isinstance(rule, dict) and 'type' in rule for rule in rules):
         raise ValueError(f"{where}.injection must be a dict with a `type`, such as 'auto'")
     return {**config, 'type': loss}

@@ -1,8 +1,8 @@
 """The teacher: built, loaded and checked before anything is trained, then run on each batch."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -81,21 +81,25 @@ class TeacherPass:
                 )
             backbone.compile(**compile)
 
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Run a block as the teacher runs: no graph, its own autocast."""
+        device = next(self.adapter.detector.parameters()).device.type
+        with torch.no_grad(), ExitStack() as stack:
+            if self.dtype is not None:
+                stack.enter_context(torch.autocast(device, self.dtype))
+            yield
+
     @torch.no_grad()
     def __call__(self, images: Tensor, samples: List[Any]) -> ForwardPass:
         """Run the teacher on images (B, 3, H, W), without what only its own loss would need."""
         if self.renormalise is not None:
             images = self.renormalise(images, samples)
-        with ExitStack() as stack:
-            if self.dtype is not None:
-                stack.enter_context(torch.autocast(images.device.type, self.dtype))
-            forward = self.adapter.forward_pass(
+        with self.context():
+            state, outputs = self.adapter.forward_pass(
                 images.to(memory_format=self.memory_format), samples
             )
-        return ForwardPass(
-            replace(forward.state, head_inputs={}),
-            replace(forward.outputs, decoder_outputs={}),
-        )
+        return ForwardPass(state, replace(outputs, decoder_outputs={}))
 
     @torch.no_grad()
     def predict(

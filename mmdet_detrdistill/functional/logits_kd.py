@@ -314,6 +314,7 @@ def set_terms(
     sets: Sequence[QuerySet],
     factors: Tuple[float, ...],
     reduce: Reduce,
+    weights: Optional[Tensor] = None,
 ) -> Dict[str, Tensor]:
     """Reduce values per teacher query to one term per set: a mean over its pairs.
 
@@ -325,6 +326,7 @@ def set_terms(
         sets: of teacher queries.
         factors: P factors of the pairs of stages.
         reduce: as in `logits_kd`.
+        weights: (P, B, N_t) of the mean; None: all 1.
 
     Returns:
         0-d tensors by name.
@@ -338,8 +340,10 @@ def set_terms(
                 chosen.append(value)
                 masks.append(mask)
     mask = torch.stack(masks) & (matched >= 0)
-    counts = mask.sum((2, 3)).to(chosen[0].dtype)
-    means = means_over(torch.stack(chosen), mask, reduce(counts), factors)
+    counts, summands = mask.to(chosen[0].dtype), torch.stack(chosen)
+    if weights is not None:
+        counts, summands = counts * weights, summands * weights
+    means = means_over(summands, mask, reduce(counts.sum((2, 3))), factors)
     terms: Dict[str, Tensor] = {}
     for name, mean in zip(names, means.unbind()):
         mean = mean.detach() if name == 'entropy' else mean

@@ -11,6 +11,7 @@ from ..functional.stages import Pairing, stage_pairs
 from ..registry import register
 from .base import full_precision, reduce_count, weighted
 from .injected_pass import InjectedLoss
+from .injection import InjectionRule
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class AssignKDLoss(InjectedLoss):
         options: those of `AssignKDOptions`.
 
     Raises:
-        ValueError: unknown option; a pair that the rule refuses (when the distiller builds it).
+        ValueError: unknown option; a pair that the rule refuses, or a rule without an assignment
+            (when the distiller builds it).
     """
 
     presets: ClassVar[Mapping[str, AssignKDOptions]] = {
@@ -62,8 +64,14 @@ class AssignKDLoss(InjectedLoss):
         **options: Any,
     ) -> None:
         super().__init__(injection or dict(type='auto'), loss_weight, preset, **options)
-        if self.injection_config['type'] in ('auto', 'TeacherQueryInjection'):
-            self.injection_config.setdefault('references', self.options.references)
+
+    def follow(self, name: str, rule: InjectionRule) -> None:
+        if rule.both_sides:
+            raise ValueError(
+                f'AssignKDLoss: the teacher has assigned no query of {type(rule).__name__}; it '
+                'serves loss_aligned_kd'
+            )
+        super().follow(name, rule)
 
     def assigned_stages(self, num_student: int, num_teacher: int) -> Sequence[int]:
         if self.options.assignment == 'student':

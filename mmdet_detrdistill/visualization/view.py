@@ -91,7 +91,7 @@ def view_pair(model: Any, data: Dict[str, Any]) -> PairView:
             model.teacher_pass(images, samples),
             samples,
             model.class_map,
-            model.distiller.injections,
+            followed_rules(model),
         )
         return _view(model, pair, data['inputs'])
     finally:
@@ -180,10 +180,15 @@ def pair_matches(model: Any, pair: DistillPair, chosen: Tensor) -> List[Tuple[in
     return [(teacher, student, float(cost[0, 0, student, teacher])) for teacher, student in pairs]
 
 
+def followed_rules(model: Any) -> Dict[str, Any]:
+    """Return the injection rules on the teacher's own queries or boxes."""
+    return {n: rule for n, rule in model.distiller.injections.items() if not rule.both_sides}
+
+
 def injected_references(model: Any, pair: DistillPair) -> Optional[Tensor]:
     """Return reference points (N_t, 2) of the teacher's queries in the student's first stage."""
-    losses = [loss for loss in model.distiller.pair_losses.values() if loss.injects]
-    references = losses[0].injected_pass(pair).decoder_outputs.get('references') if losses else None
+    names = [*followed_rules(model)]
+    references = pair.injected_pass(names[0]).decoder_outputs.get('references') if names else None
     if references is None:
         return None
     if isinstance(references, (list, tuple)) or references.dim() == 4:

@@ -109,6 +109,7 @@ def test_one_seed_is_no_result():
         del found[Job(CELL, row, 2)]
     assert '±' not in study_results.summary(found) + study_results.rows_of(found, CELL)
     assert '+2.0, +2.0, -' in study_results.rows_of(found, CELL)
+    assert CELL not in study_results.summary(found, complete=True)
     assert study_results.figure(found, CELL) == ''
 
 

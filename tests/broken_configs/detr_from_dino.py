@@ -1,4 +1,4 @@
-# Reason: a DINO teacher's queries cannot enter this DETR student. TeacherQueryInjection: the
+# Reason: no queries can be injected into this DETR student of a DINO teacher. TeacherQueryInjection
 _base_ = './_base_/good.py'
 small = {
     'num_queries': 12,

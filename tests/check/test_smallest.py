@@ -69,7 +69,7 @@ def test_an_image_without_room_is_refused_with_its_size():
 
 def test_check_and_training_name_teacher_size_and_queries(tmp_path):
     """The first batch is large enough, the smallest scale of the pipeline is not."""
-    trainings.draw_pictures(tmp_path / 'data')
+    trainings.draw_images(tmp_path / 'data')
     trainings.save_teacher(tmp_path / 'teacher.pth', 'dino')
     config = trainings.distillation(tmp_path / 'data', tmp_path / 'teacher.pth', epochs=1)
     config.model.teacher = trainings.small_detector('dino', num_layers=3)

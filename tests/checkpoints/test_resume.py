@@ -16,7 +16,7 @@ from mmdet_detrdistill.checkpoints.resume import check_start, make_resumable, ne
 from mmdet_detrdistill.distillation import algorithm
 from tests.pickle_bomb import Bomb
 from tests.tiny_detectors import build, tiny, tiny_config
-from tests.trainings import differences, in_logs, run_training
+from tests.trainings import differences, distillation, in_logs, run_training, save_teacher
 
 
 def test_resume_after_a_kill_equals_the_uninterrupted_run(trained):
@@ -32,6 +32,26 @@ def test_resume_after_a_kill_equals_the_uninterrupted_run(trained):
     assert 'Distillation has been stopped!' in resumed.output
     assert differences(trained.folder / 'whole' / 'epoch_3.pth', folder / 'epoch_3.pth') == {}
     assert sorted(path.name for path in folder.glob('epoch_*')) == ['epoch_3.pth']
+
+
+def test_boxes_for_both_decoders_resume_bit_for_bit(trained, tmp_path):
+    """They are drawn from the iteration; a process of its own knows no other state."""
+    teacher = save_teacher(tmp_path / 'teacher.pth', 'dino')
+    config = distillation(trained.folder / 'data', teacher, 'dino', epochs=2)
+    rules = [dict(type=f'{kind}BoxInjection', num_queries=5) for kind in ('Random', 'GroundTruth')]
+    losses = dict(loss_aligned_kd=dict(type='AlignedKDLoss', injection=rules))
+    config.model.distiller.distill_losses = losses
+    config.default_hooks.checkpoint.max_keep_ckpts = 2
+    whole = run_training(config, tmp_path / 'whole')
+    assert whole.code == 0, whole.output
+    (tmp_path / 'rest').mkdir()
+    shutil.copy(tmp_path / 'whole' / 'epoch_1.pth', tmp_path / 'rest')
+    resumed = run_training(config, tmp_path / 'rest', '--resume')
+    assert 'resumed epoch: 1, iter: 4' in resumed.output
+    last = (tmp_path / name / 'epoch_2.pth' for name in ('whole', 'rest'))
+    assert differences(*last) == {}
+    values = in_logs(tmp_path / 'whole', 'loss_aligned_kd.random_bbox')
+    assert len(values) == 8 and min(values) > 0
 
 
 def test_the_log_shows_the_factors(trained):

@@ -20,7 +20,7 @@ from tests.stepping import synthetic_batch
 from tests.tiny_detectors import batch, build, tiny, tiny_config
 
 KINDS = {'logits': 'LogitsKDLoss', 'feature': 'FeatureKDLoss'}
-REPLAYS = {'assign': 'AssignKDLoss', 'aligned': 'AlignedKDLoss'}
+INJECTED = {'assign': 'AssignKDLoss', 'aligned': 'AlignedKDLoss'}
 #: 5 classes of the teacher, 3 of the student, whose second is unknown to the teacher
 LABELS = [3, -1, 0]
 NAMES = ('cat', 'unicorn', 'dog')
@@ -104,7 +104,7 @@ def test_other_order_by_hand():
     ],
 )
 def test_equals_reference_with_reindexed_logits(student, teacher, levels, label_map, num_teacher):
-    kinds = {**KINDS, **REPLAYS} if student == teacher else KINDS
+    kinds = {**KINDS, **INJECTED} if student == teacher else KINDS
     model = distill(sized(student, 3, 1), sized(teacher, num_teacher, 2), label_map, kinds)
     model.student_adapter.task_loss = lambda *args: {}  # not in eval mode
     images, samples = batch()
@@ -122,7 +122,7 @@ def test_equals_reference_with_reindexed_logits(student, teacher, levels, label_
 @pytest.mark.parametrize('variant', ['deformable', 'detr'])
 def test_unmapped_class_gets_no_target(variant, preset):
     """Neither its logit a gradient, nor its objects a query of the teacher."""
-    model = distill(sized(variant, 3, 1), sized(variant, 5, 2), LABELS, {**KINDS, **REPLAYS})
+    model = distill(sized(variant, 3, 1), sized(variant, 5, 2), LABELS, {**KINDS, **INJECTED})
     images, samples = batch()  # labels 0, 2 and 1, 1, 0
     pair = DistillPair(
         model.student_adapter,
@@ -177,7 +177,7 @@ def test_objects_of_an_unmapped_class_are_not_unlearned(variant):
     assert gradient[..., 1].abs().sum() == 0
     assert all(gradient[..., label].abs().sum() > 0 for label in (0, 2))
     released = AssignKDLoss(preset='released')
-    released.injection_name = loss.injection_name
+    released.rules = loss.rules
     (gradient,) = torch.autograd.grad(released(pair)['cls'], loss.injected_pass(pair).logits)
     assert gradient[..., 1].min() < 0  # matched anew, so that they are taught
 

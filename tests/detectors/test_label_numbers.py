@@ -135,7 +135,7 @@ def test_more_classes_than_the_head_has(tmp_path):
 
 def test_check_and_training_refuse_permuted_classes(tmp_path, capsys):
     """By the tools, with `class_map='auto'`, which pairs by name."""
-    trainings.draw_pictures(tmp_path / 'data')
+    trainings.draw_images(tmp_path / 'data')
     trainings.save_teacher(tmp_path / 'teacher.pth')
     config = trainings.distillation(tmp_path / 'data', tmp_path / 'teacher.pth', epochs=1)
     config.model.class_map = 'auto'

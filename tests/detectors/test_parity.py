@@ -1,4 +1,4 @@
-"""The adapter's walk is the detector's own forward pass, bit for bit."""
+"""The adapter's stages in a row are the detector's own forward pass, bit for bit."""
 
 import copy
 
@@ -35,11 +35,11 @@ def test_one_decoder_layer(variant):
 def check_parity(detector, kind, rtol=0):
     """Losses bit for bit; gradients to `rtol`, where their sums have another order."""
     images, samples = batch(**BATCHES[kind])
-    own, walked = copy.deepcopy(detector).train(), copy.deepcopy(detector).train()
+    own, staged = copy.deepcopy(detector).train(), copy.deepcopy(detector).train()
     torch.manual_seed(1)
     expected = own.loss(images, copy.deepcopy(samples))
     torch.manual_seed(1)
-    adapter = build_adapter(walked)
+    adapter = build_adapter(staged)
     losses = adapter.task_loss(adapter.forward_pass(images, samples), samples)
 
     assert list(losses) == list(expected)
@@ -48,9 +48,9 @@ def check_parity(detector, kind, rtol=0):
             losses[name], value, rtol=0, atol=0, msg=lambda m, n=name: f'{n}: {m}'
         )
     total_of(own, expected).backward()
-    total_of(walked, losses).backward()
+    total_of(staged, losses).backward()
     theirs = dict(own.named_parameters())
-    for name, parameter in walked.named_parameters():
+    for name, parameter in staged.named_parameters():
         grad = theirs[name].grad
         assert (parameter.grad is None) == (grad is None), name
         if grad is not None:

@@ -1,4 +1,4 @@
-"""A detector is walked as its parent only where nothing that it overrides would be missing."""
+"""A detector is run as its parent only where nothing that it overrides would be missing."""
 
 import pytest
 import torch

@@ -23,19 +23,19 @@ def detector(request):
 def test_forward_pass_equals_loss(detector, kind):
     """Names, values and gradients of the detector's own losses, bit for bit."""
     images, samples = batch(**BATCHES[kind])
-    own, walked = copy.deepcopy(detector).train(), copy.deepcopy(detector).train()
+    own, staged = copy.deepcopy(detector).train(), copy.deepcopy(detector).train()
     torch.manual_seed(1)
     expected = own.loss(images, copy.deepcopy(samples))
     torch.manual_seed(1)
-    adapter = build_adapter(walked)
+    adapter = build_adapter(staged)
     losses = adapter.task_loss(adapter.forward_pass(images, samples), samples)
     assert list(losses) == list(expected)
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, rtol=0, atol=0, msg=name)
     total_of(own, expected).backward()
-    total_of(walked, losses).backward()
+    total_of(staged, losses).backward()
     theirs = dict(own.named_parameters())
-    for name, parameter in walked.named_parameters():
+    for name, parameter in staged.named_parameters():
         grad = theirs[name].grad
         assert (parameter.grad is None) == (grad is None), name
         if grad is not None:

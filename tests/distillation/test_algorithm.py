@@ -144,7 +144,7 @@ def test_equal_detectors_have_zero_logits_and_feature_loss():
             )
 
 
-def test_replay_on_equal_detectors_gives_the_teachers_outputs():
+def test_injected_pass_of_equal_detectors_gives_the_teachers_outputs():
     """Injecting a detector's own queries into itself changes nothing; the encoder is not run."""
     for variant in VARIANTS:
         model = distill(variant, only('loss_assign_kd'), student_seed=2).eval()
@@ -199,7 +199,7 @@ def test_teacher_config_without_checkpoint_is_refused():
 
 
 @pytest.mark.parametrize('side', ['student', 'teacher'])
-def test_nan_names_side_stage_and_picture(side):
+def test_nan_names_side_stage_and_image(side):
     model = distill('conditional', LOSSES)
     getattr(model, side).bbox_head.fc_cls.bias.data.fill_(float('nan'))
     with pytest.raises(
@@ -210,7 +210,7 @@ def test_nan_names_side_stage_and_picture(side):
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 @pytest.mark.parametrize('name', [*LOSSES, 'loss_aligned_kd'])
-def test_teacher_s_nan_names_the_right_picture(name, value):
+def test_teacher_s_nan_names_the_right_image(name, value):
     """The second image's features are bad; also under a loss that matches nothing."""
     losses = {**LOSSES, 'loss_aligned_kd': dict(type='AlignedKDLoss')}
     model = distill('deformable', {name: losses[name]}, preset=None)  # each loss's default

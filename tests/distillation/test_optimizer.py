@@ -84,7 +84,7 @@ def test_a_plain_detector_keeps_its_constructor():
 
 
 def decayed(folder):
-    trainings.draw_pictures(folder / 'data')
+    trainings.draw_images(folder / 'data')
     trainings.save_teacher(folder / 'teacher.pth')
     config = trainings.distillation(folder / 'data', folder / 'teacher.pth', epochs=2)
     config.optim_wrapper.update(BY_NAME)

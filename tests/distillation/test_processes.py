@@ -26,7 +26,13 @@ PAIRS = {
     'softmax-paper': ('detr', {}, 'paper'),
     'softmax-released': ('detr', {}, 'released'),
     'other_width-paper': ('deformable', dict(width=128), 'paper'),
+    'shared_boxes-paper': ('dab', {}, 'paper'),
 }
+SHARED = [
+    dict(type='auto'),
+    dict(type='RandomBoxInjection', num_queries=5),
+    dict(type='GroundTruthBoxInjection', num_queries=5),
+]
 OBJECTS = ('none', 'one')  # no image without objects; the first image, that of rank 0
 
 
@@ -34,6 +40,8 @@ def make_algorithm(variant, options, preset, student_seed=1):
     """In float64 and without anything random: no dropout, no denoising, fixed batch statistics."""
     losses = {name: dict(type=kind, preset=preset) for name, kind in KINDS.items()}
     del losses['loss_aligned_kd']['preset']
+    if variant == 'dab':
+        losses['loss_aligned_kd']['injection'] = SHARED
     if preset == 'released':
         losses['loss_logits_kd']['contrast_weight'] = 0.2
     student, teacher = tiny_config(variant, **options), tiny_config(variant)
@@ -47,6 +55,7 @@ def make_algorithm(variant, options, preset, student_seed=1):
     ).double()
     generator = torch.Generator().manual_seed(3)
     for detector in (algorithm.architecture, algorithm.teacher):
+        detector.positional_encoding.register_forward_hook(lambda *call: call[-1].double())
         for module in detector.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0

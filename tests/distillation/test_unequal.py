@@ -153,7 +153,7 @@ def test_query_projection_is_learned_stored_and_shared():
     own, other = tiny('deformable', 1, width=64), tiny('deformable', 2, width=96)
     model = distill(own, other)
     losses = model.distiller.pair_losses
-    assert losses['loss_assign_kd'].injection_name == losses['loss_aligned_kd'].injection_name
+    assert losses['loss_assign_kd'].rules == losses['loss_aligned_kd'].rules
     stored = {name for name in model.state_dict() if 'projections' in name}
     assert len(stored) == 4  # weight and bias of content and position, stored once
     assert all(name.startswith('distiller.') for name in stored)

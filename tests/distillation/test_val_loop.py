@@ -26,7 +26,7 @@ def test_labels_by_hand():
 
 def test_training_with_a_class_map_is_validated(tmp_path):
     """A label of the teacher beyond the student's three would stop the metric."""
-    trainings.draw_pictures(tmp_path / 'data')
+    trainings.draw_images(tmp_path / 'data')
     teacher = trainings.small_detector(num_layers=3)
     teacher['bbox_head']['num_classes'] = len(TEACHER_CLASSES)
     state = build(copy.deepcopy(teacher), 2).state_dict()

@@ -148,8 +148,12 @@ def test_places_exist(pattern, where):
 def test_make_in_ci():
     """In its fast form where there is one."""
     steps = (ROOT / '.ci' / 'run').read_text()
-    for verb in ('quickstart ARGS=--fast', 'test ARGS=', 'docs'):
-        assert f'\nstep make {verb}' in steps
+    for targets in (
+        'quickstart ARGS=--fast',
+        'test ARGS=',
+        '--jobs 2 --output-sync lint types docs',
+    ):
+        assert f'\nstep make {targets}' in steps
 
 
 def test_code_that_uses_the_student(desk):

@@ -20,7 +20,7 @@ def test_is_stored_without_outputs():
 
 @pytest.fixture(scope='module')
 def executed(tmp_path_factory):
-    """Its cells after a run in a folder that looks like the clone."""
+    """Its cells after a run in a folder laid out like the clone."""
     folder = tmp_path_factory.mktemp('clone')
     for name in ('tools', 'configs', 'docs', 'mmdet_detrdistill'):
         (folder / name).symlink_to(ROOT / name)
@@ -46,7 +46,7 @@ def test_trains_distils_and_checks(executed):
     assert (folder / 'work_dirs' / 'notebook-fast' / 'student.pth').is_file()
 
 
-def test_draws_pictures_and_masks(executed):
+def test_draws_images_and_masks(executed):
     _, cells = executed
     images = [
         cell

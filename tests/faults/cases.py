@@ -13,7 +13,7 @@ from tests.trainings import (
     Ended,
     differences,
     distillation,
-    draw_pictures,
+    draw_images,
     run_training,
     save_teacher,
 )
@@ -30,7 +30,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
-        self.data = draw_pictures(folder / 'data', train_size=2 * PER_EPOCH)
+        self.data = draw_images(folder / 'data', train_size=2 * PER_EPOCH)
         self.teacher = save_teacher(folder / 'teacher.pth')
         self.config = distillation(self.data, self.teacher, epochs=EPOCHS)
         ended = run_training(self.config, folder / 'whole')

@@ -26,7 +26,7 @@ def with_data(place: Place, folder: Path, edit: Callable[[Dict[str, Any], Path],
     return distillation(folder / 'data', place.teacher, epochs=1)
 
 
-def spoil_first_picture(place: Place, folder: Path, spoil: Callable[[bytes], bytes]) -> Config:
+def spoil_first_image(place: Place, folder: Path, spoil: Callable[[bytes], bytes]) -> Config:
     def edit(content: Dict[str, Any], images: Path) -> None:
         path = images / content['images'][0]['file_name']
         path.write_bytes(spoil(path.read_bytes()))
@@ -36,14 +36,14 @@ def spoil_first_picture(place: Place, folder: Path, spoil: Callable[[bytes], byt
 
 @case('image that is no image', NAMED, r'AssertionError: failed to load image: 000000\.png')
 def _(place: Place, folder: Path) -> List[str]:
-    config = spoil_first_picture(place, folder, lambda content: b'no image' * 100)
+    config = spoil_first_image(place, folder, lambda content: b'no image' * 100)
     ended = run_training(config, folder / 'run')
     return [reason(ended), whole(folder / 'run')]
 
 
 @case('image that is missing', NAMED, r'FileNotFoundError: .*000000\.png.*', slow=True)
 def _(place: Place, folder: Path) -> List[str]:
-    config = spoil_first_picture(place, folder, lambda content: b'')
+    config = spoil_first_image(place, folder, lambda content: b'')
     (folder / 'data' / 'train' / '000000.png').unlink()
     ended = run_training(config, folder / 'run')
     return [reason(ended), whole(folder / 'run')]
@@ -51,7 +51,7 @@ def _(place: Place, folder: Path) -> List[str]:
 
 @case('image cut in half', NAMED, r'(AssertionError|OSError): .*000000\.png.*')
 def _(place: Place, folder: Path) -> List[str]:
-    config = spoil_first_picture(place, folder, lambda content: content[: len(content) // 2])
+    config = spoil_first_image(place, folder, lambda content: content[: len(content) // 2])
     ended = run_training(config, folder / 'run')
     return [reason(ended), whole(folder / 'run')]
 

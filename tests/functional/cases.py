@@ -48,8 +48,9 @@ def aligned_kd(
     *sides, options, reduce = _sides(
         student_logits, student_boxes, teacher_logits, teacher_boxes, **rest
     )
+    weighted = {name: options.pop(name) for name in ('by_confidence',) if name in options}
     options = aligned.AlignedKDOptions(**options)
-    return aligned.aligned_kd(*sides, teacher_positive_mask, options, **reduce)
+    return aligned.aligned_kd(*sides, teacher_positive_mask, options, **reduce, **weighted)
 
 
 def feature_kd(

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from tests import reference_terms as terms_of
 from tests.functional.cases import aligned_kd, f64, logits_kd
 from tests.functional.test_logits_kd import HAND_BOX, HAND_GIOU, HAND_GOAL, keep, one_image, total
+from tests.reference_aligned import aligned_kd_reference
 
 
 def make(draw, **options):
@@ -158,3 +159,55 @@ def test_equals_reference(draw, negative_cls):
     case = make(draw)
     terms = aligned_kd(**vars(case), negative_cls=negative_cls)
     assert_close(terms, looped(case, negative_cls), rtol=1e-5, atol=1e-5)
+
+
+def test_mean_weighted_with_the_confidence_by_hand():
+    # Best scores 0.75 and 0.25 + 0.25: weights 0.6 and 0.4 of a mean. Only the first box is off.
+    student = one_image([[0.0, 0.0], [0.0, 0.0]], [HAND_BOX, HAND_GOAL])
+    teacher = one_image([[-9.0, math.log(3)], [0.0, 0.0]], [HAND_GOAL, HAND_GOAL])
+    floor = sum(p * math.log(1 / p) for p in (0.75, 0.25)), 2 * math.log(2)
+    tiny = 1 / (1 + math.exp(9))
+    floor = floor[0] - sum(p * math.log(p) for p in (tiny, 1 - tiny)), floor[1]
+    terms = aligned_kd(*student, *teacher, None, by_confidence=True)
+    expected = {
+        'cls': f64(0.6 * (2 * math.log(2) - floor[0])),
+        'bbox': f64(0.6 * 5 * 0.4),
+        'giou': f64(0.6 * 2 * (1 - HAND_GIOU)),
+        'entropy': f64(0.6 * floor[0] + 0.4 * floor[1]),
+    }
+    assert_close(terms, expected)
+    terms = aligned_kd(*student, *teacher, None)  # each counts the same
+    assert_close(terms['bbox'], f64(0.5 * 5 * 0.4))
+
+
+@pytest.mark.parametrize('by_confidence', [True, False])
+def test_one_set_of_queries_is_zero_at_equality(draw, by_confidence):
+    case = make(draw)
+    case.teacher_logits = case.student_logits.detach()
+    case.student_boxes.data[..., 2:] *= 0.2
+    case.teacher_boxes = case.student_boxes.detach()
+    case.teacher_positive_mask = None
+    assert_close(total(aligned_kd(**vars(case), by_confidence=by_confidence)), f64(0.0))
+
+
+def test_confidence_gets_no_gradient(draw):
+    case = make(draw)
+    case.teacher_logits.requires_grad_()
+    case.teacher_positive_mask = None
+    total(aligned_kd(**vars(case), by_confidence=True)).backward()
+    assert case.teacher_logits.grad is None
+    assert (case.student_boxes.grad.abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize('by_confidence', [True, False])
+@pytest.mark.parametrize('kinds', [('sigmoid', 'sigmoid'), ('softmax', 'sigmoid')], ids=str)
+def test_one_set_of_queries_equals_reference(draw, kinds, by_confidence):
+    kinds = dict(zip(('student_activation', 'teacher_activation'), kinds))
+    case = make(draw, student_stages=2, teacher_stages=4, **kinds)
+    case.teacher_positive_mask = None
+    rest = dict(**kinds, by_confidence=by_confidence, teacher_mask=draw.uniform(4, 3, 6) > 0.3)
+    terms = aligned_kd(**vars(case), **rest)
+    expected = aligned_kd_reference(*vars(case).values(), **rest)
+    assert set(terms) == set(expected) == {'cls', 'bbox', 'giou', 'entropy'}
+    for name, value in expected.items():
+        assert_close(terms[name], torch.as_tensor(value).to(terms[name]), rtol=1e-5, atol=1e-5)

@@ -134,7 +134,7 @@ def test_evenly_spread_images(runner):
         assert found.shape == (2, objects)
 
 
-def test_ground_truth_in_pixels_of_the_resized_picture():
+def test_ground_truth_in_pixels_of_the_resized_image():
     found = objects_of(Data().get_data_info(1), Data()[1]['data_samples'])
     assert_close(found.bboxes, torch.tensor([[5.0, 5.0, 40.0, 80.0]]))
     assert found.labels.tolist() == [1]

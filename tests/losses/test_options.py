@@ -8,6 +8,7 @@ from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.distillation.distiller import PAIR_LOSSES
 from tests.reference import logits_kd_reference
 from tests.reference_terms import iou_and_giou
+from tests.support_table import STUDENTS, build_tiny
 from tests.tiny_detectors import batch, tiny
 
 
@@ -90,6 +91,29 @@ def test_memory_under_the_objects_of_a_padded_batch(variant):
                     expected = expected + error / kept.sum() / len(samples)
     assert_close(found, expected, rtol=1e-4, atol=1e-6)
     assert model.distiller.distill_losses['loss_feature_kd'].assigned_stages(6, 6) == ()
+
+
+@pytest.mark.parametrize('student', STUDENTS)
+def test_one_step_of_each_family(student):
+    """Hard negatives, and memory under the objects; an image without objects in the batch."""
+    losses = dict(
+        loss_logits_kd=dict(type='LogitsKDLoss', negatives='hard'),
+        loss_feature_kd=dict(type='FeatureKDLoss', mask='ground_truth'),
+    )
+    own, other = build_tiny(student, seed=1), build_tiny(student, seed=2, num_queries=15)
+    model = DETRDistill(own, other, dict(type='DETRDistiller', distill_losses=losses)).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    found = model.loss(*batch(empty='one'))
+    for name in losses:
+        terms = [value for key, value in found.items() if key.startswith(name)]
+        total = sum(terms)
+        parameters = [p for p in model.student.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+        norms = [gradient.norm() for gradient in gradients if gradient is not None]
+        assert total > 0 and all(map(torch.isfinite, norms)) and sum(norms) > 0, name
+    model.parse_losses(found)[0].backward()
+    optimizer.step()
+    assert all(parameter.grad is None for parameter in model.teacher.parameters())
 
 
 @pytest.mark.parametrize(

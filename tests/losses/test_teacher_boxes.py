@@ -86,7 +86,7 @@ def test_boxes_stay_exact_when_queries_are_bfloat16(variant):
         if state.decoder_inputs.get(name) is not None:
             state.decoder_inputs[name] = state.decoder_inputs[name].bfloat16()
     pair.teacher_forward.outputs.boxes[-1, :, 0] = torch.tensor([0.5, 0.5, 1.0, 1.0])
-    rule = model.distiller.injections[model.distiller.pair_losses['loss_assign_kd'].injection_name]
+    (rule,) = model.distiller.pair_losses['loss_assign_kd'].rules.values()
     with torch.autocast('cpu', torch.bfloat16):
         queries = rule(pair)
         assert all(torch.isfinite(value).all() for value in queries.values())
@@ -104,5 +104,5 @@ def test_reference_points_of_the_teacher_s_queries_stay_exact(variant):
     model, pair = pair_of(variant, variant)
     own, other = (p.state.decoder_inputs for p in (pair.student_forward, pair.teacher_forward))
     own['reference_points'] = own['reference_points'].bfloat16()
-    rule = model.distiller.injections[model.distiller.pair_losses['loss_assign_kd'].injection_name]
+    (rule,) = model.distiller.pair_losses['loss_assign_kd'].rules.values()
     assert torch.equal(rule(pair)['reference_points'], other['reference_points'])

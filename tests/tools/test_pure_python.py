@@ -12,7 +12,7 @@ from tests.pure_python import no_text_types, pure_python
 def folder(tmp_path_factory):
     """`student.py`, `distil.py` that reads it and wraps its model, and a trained `run`."""
     folder = tmp_path_factory.mktemp('pure')
-    trainings.draw_pictures(folder / 'data')
+    trainings.draw_images(folder / 'data')
     trainings.save_teacher(folder / 'teacher.pth')
     config = trainings.distillation(folder / 'data', folder / 'teacher.pth', epochs=1)
     student = Config({**config.to_dict(), 'model': config.model.architecture, 'custom_hooks': []})

@@ -105,7 +105,7 @@ def test_iterations_are_counted_where_the_training_counts_them(tmp_path):
 
 def test_a_training_by_iterations_with_voc_metric(tmp_path):
     """A distillation of four iterations, as MMEngine logs it."""
-    data = trainings.draw_pictures(tmp_path / 'data')
+    data = trainings.draw_images(tmp_path / 'data')
     config = trainings.distillation(data, trainings.save_teacher(tmp_path / 'teacher.pth'))
     config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2)
     config.val_evaluator = config.test_evaluator = dict(type='VOCMetric', metric='mAP')

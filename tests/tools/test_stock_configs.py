@@ -54,19 +54,20 @@ def test_a_copied_config_with_data_of_its_own(copied, monkeypatch, capsys):
     own = dict(data_root=f'{data}/', metainfo=dict(classes=('circle', 'hexagon', 'ring')))
     train = dict(own, ann_file='annotations/instances_train.json', data_prefix=dict(img='train/'))
     content = dict(
-        model=dict(bbox_head=dict(num_classes=3)),
+        model=dict(
+            backbone=dict(init_cfg=None),
+            encoder=dict(num_layers=1),
+            decoder=dict(num_layers=2),
+            bbox_head=dict(num_classes=3),
+        ),
         train_dataloader=dict(num_workers=0, persistent_workers=False, dataset=train),
     )
     lines = [f'{key} = {value!r}' for key, value in content.items()]
     base = "_base_ = './dino-4scale_r50_8xb2-12e_coco.py'"
     Path('mine.py').write_text('\n'.join([base, *lines]))
     assert '_scope_' not in str(Config.fromfile('mine.py').to_dict())
-    options = [
-        'model.architecture.backbone.init_cfg=None',
-        'model.architecture.encoder.num_layers=1',
-    ]
     resize = 'train_dataloader.dataset.pipeline.3.transforms'
-    options += [f'{resize}.0.0.scales=[(224,256)]', f'{resize}.1.0.scales=[(224,256)]']
+    options = [f'{resize}.0.0.scales=[(224,256)]', f'{resize}.1.0.scales=[(224,256)]']
     options += [f'{resize}.1.2.scales=[(224,256)]']
     command = ['mine.py', '--teacher', 'mine.py', '--random-teacher', '--cfg-options', *options]
     load_tool('distill').main(command)

@@ -67,7 +67,7 @@ def test_both_ranks_finish_with_the_same_weights(finished):
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, msg=name)
 
 
-def test_one_log_with_all_pictures(finished):
+def test_one_log_with_all_images(finished):
     """Eight images on two ranks, two a batch: two steps. One line of metrics, of all four."""
     folder, _ = finished
     lines = next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()

@@ -1,7 +1,16 @@
-"""Rules that make decoder inputs of the student from the teacher's queries or boxes."""
+"""Rules that make decoder inputs: of the student, or of both sides at the same boxes."""
 
 from .base import InjectionRule, build_injection
+from .shared_boxes import GroundTruthBoxInjection, RandomBoxInjection, SharedBoxInjection
 from .teacher_boxes import TeacherBoxInjection
 from .teacher_queries import TeacherQueryInjection
 
-__all__ = ['InjectionRule', 'TeacherBoxInjection', 'TeacherQueryInjection', 'build_injection']
+__all__ = [
+    'GroundTruthBoxInjection',
+    'InjectionRule',
+    'RandomBoxInjection',
+    'SharedBoxInjection',
+    'TeacherBoxInjection',
+    'TeacherQueryInjection',
+    'build_injection',
+]

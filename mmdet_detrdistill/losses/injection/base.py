@@ -1,19 +1,19 @@
 """The base of injection rules, and the choice of one."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Tuple, Union
 
 from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ...detectors import DetectorAdapter
-from ...detectors.pair import DistillPair
+from ...detectors.pair import DistillPair, Injected
 
 RULES: List[str] = ['TeacherQueryInjection', 'TeacherBoxInjection']
 
 
 class InjectionRule(nn.Module):
-    """Make queries of the student's decoder from the teacher's outputs; registered in `TASK_UTILS`.
+    """Make queries of the student's decoder, or of both decoders; registered in `TASK_UTILS`.
 
     A module, so that a learned projection is trained and stored with the distillation losses.
     """
@@ -21,6 +21,17 @@ class InjectionRule(nn.Module):
     #: whether the queries stand where the teacher's last stage predicts; then every stage of the
     #: student follows that stage, whatever the `pairing` of a loss
     from_last_stage: bool = False
+    #: whether the queries enter the teacher's decoder too; then it has no assignment for them
+    both_sides: bool = False
+    #: whether `AlignedKDLoss` weights each query with the teacher's confidence
+    by_confidence: bool = False
+    #: of the names of the terms of `AlignedKDLoss`
+    prefix: str = ''
+    #: what to do where the rule refuses
+    way_out: str = (
+        'Set the loss to None, or use a teacher of the same family or a student with anchors (DAB, '
+        'two-stage Deformable, DINO, DDQ, RT-DETR, Sparse R-CNN).'
+    )
     #: why the rules that `type='auto'` asked before refused, each 'Name: reason'
     passed_over: Tuple[str, ...] = ()
 
@@ -31,8 +42,11 @@ class InjectionRule(nn.Module):
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         """Make what depends on both detectors; called once, before the optimizer is built."""
 
-    def forward(self, pair: DistillPair) -> Dict[str, Tensor]:
-        """Return the entries of the student's decoder inputs to replace, each (B, N, .)."""
+    def forward(self, pair: DistillPair) -> Union[Injected, Dict[str, Tensor]]:
+        """Return the entries of the student's decoder inputs to replace, each (B, N, .).
+
+        With `both_sides` an `Injected` that has those of the teacher's too.
+        """
         raise TypeError(f'{type(self).__name__} defines no forward')
 
 
@@ -62,8 +76,6 @@ def build_injection(
             return rule
         refusals.append(f'{name}: {reason}')
     raise ValueError(
-        f"a {type(teacher.detector).__name__} teacher's queries cannot enter this "
-        f'{type(student.detector).__name__} student. ' + '; '.join(refusals) + '. Set the loss to '
-        'None, or use a teacher of the same family or a student with anchors (DAB, two-stage '
-        'Deformable, DINO, DDQ, RT-DETR, Sparse R-CNN).'
+        f'no queries can be injected into this {type(student.detector).__name__} student of a '
+        f'{type(teacher.detector).__name__} teacher. {"; ".join(refusals)}. {rule.way_out}'
     )
