@@ -103,12 +103,18 @@ def test_values_and_gradients_are_those_of_the_cpu(variant, preset):
     assert all(any(name in key for key in found) for name in LOSSES)
 
 
-@pytest.mark.parametrize('case', ['class map', 'unequal width', 'hard negatives', 'normalised'])
+OPTIONS = ['class map', 'unequal width', 'hard negatives', 'shared boxes', 'normalised']
+
+
+@pytest.mark.parametrize('case', OPTIONS)
 def test_options_of_a_pair_give_the_values_of_the_cpu(case):
     if case == 'class map':
         model = distill('deformable', class_map=[2, 0, -1])
     elif case == 'unequal width':
         model = distill('deformable', student=tiny('deformable', seed=1, width=64))
+    elif case == 'shared boxes':
+        rules = [dict(type='RandomBoxInjection'), dict(type='GroundTruthBoxInjection')]
+        model = distill('dino', losses=['loss_aligned_kd'], injection=rules)
     elif case == 'hard negatives':
         model = distill('deformable', losses=['loss_logits_kd'], negatives='hard')
     else:
