@@ -24,7 +24,7 @@ from tests.ghost import device
 from tests.tiny_detectors import batch
 from tests.trainings import (
     distillation,
-    draw_pictures,
+    draw_images,
     load_tool,
     save_teacher,
     unformatted_configs,
@@ -52,7 +52,7 @@ class InterruptionHook(Hook):
 def folder(tmp_path_factory):
     """Data and a teacher that has another first class, and the others in another order."""
     folder = tmp_path_factory.mktemp('ghost')
-    draw_pictures(folder / 'data')
+    draw_images(folder / 'data')
     path = save_teacher(folder / 'teacher.pth')
     checkpoint = torch.load(path)
     checkpoint['meta']['dataset_meta'] = dict(classes=('square', 'ring', 'circle'))
