@@ -7,6 +7,7 @@
 
 import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -24,6 +25,11 @@ LOSSES = {
     'loss_assign_kd': 'AssignKDLoss',
     'loss_aligned_kd': 'AlignedKDLoss',
 }
+SHARED = [
+    dict(type='auto'),
+    dict(type='RandomBoxInjection', num_queries=5),
+    dict(type='GroundTruthBoxInjection', num_queries=5),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -103,12 +109,14 @@ def test_values_and_gradients_are_those_of_the_cpu(variant, preset):
     assert all(any(name in key for key in found) for name in LOSSES)
 
 
-@pytest.mark.parametrize('case', ['class map', 'unequal width', 'hard negatives'])
+@pytest.mark.parametrize('case', ['class map', 'unequal width', 'hard negatives', 'shared boxes'])
 def test_options_of_a_pair_give_the_values_of_the_cpu(case):
     if case == 'class map':
         model = distill('deformable', class_map=[2, 0, -1])
     elif case == 'unequal width':
         model = distill('deformable', student=tiny('deformable', seed=1, width=64))
+    elif case == 'shared boxes':
+        model = distill('dino', losses=['loss_aligned_kd'], injection=SHARED)
     else:
         model = distill('deformable', losses=['loss_logits_kd'], negatives='hard')
     check_step(model, *batch())
@@ -144,6 +152,18 @@ def test_what_a_step_waits_for(variant, preset, class_map):
     # the class weights of MMDetection's cross entropy
     assert all('/cross_entropy_loss.py' in wait.place for wait in others)
     assert len(others) == (variant == 'detr')
+
+
+@pytest.mark.parametrize('variant', ['dab', 'dino'])
+def test_boxes_for_both_decoders_wait_for_nothing(variant):
+    found = []
+    for rules in (SHARED[:1], SHARED):
+        model = distill(variant, losses=['loss_aligned_kd'], injection=rules).to('ghost')
+        images, samples = moved(*batch())
+        model.loss(images, samples)
+        found.append(waits(partial(model.loss, images, samples)))
+    added = found[1] - found[0]
+    assert not [wait for wait in added.elements() if wait.place.startswith('mmdet_detrdistill')]
 
 
 def test_the_class_map_moves_once():
