@@ -121,6 +121,8 @@ setup(
         ],
         'text': ['transformers>=4.30,<5'],  # Grounding DINO as a teacher
         'fast': ['numba'],  # matching in threads, several times as fast as with SciPy
+        # matching on a GPU of compute capability 8.0 or higher
+        'gpu': ['torch-linear-assignment>=0.1.0; python_version >= "3.10"'],
         'dev': [
             'numba',
             'transformers>=4.30,<5',

@@ -26,6 +26,7 @@ import torch
 from benchmark_released import released_losses
 from benchmark_steps import (
     Step,
+    backward,
     footprint,
     make_batch,
     make_model,
@@ -87,7 +88,7 @@ def measure(config: Config, args: argparse.Namespace) -> Dict[str, Any]:
 def reference_step(model: Any, *batch: Any) -> Step:
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        model.parse_losses(released_losses(model, *batch))[0].backward()
+        backward(model.parse_losses(released_losses(model, *batch))[0])
 
     return step
 
@@ -189,6 +190,12 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
         help="'cpu' adds up what all threads computed: for a machine that others use too",
     )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument(
+        '--autocast',
+        choices=['float32', 'bfloat16', 'float16'],
+        default='float32',
+        help='mixed precision of forward passes and losses; no gradient scaler',
+    )
     parser.add_argument('--threads', type=int, help='of PyTorch')
     parser.add_argument('--reference', action='store_true', help='the released procedure too')
     parser.add_argument('--parts-only', action='store_true')
@@ -204,11 +211,13 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
     print(
         f'{Path(args.config).name}: {args.images} x {args.size[0]} x {args.size[1]}, {args.device}'
     )
-    report = dict(sweep=sweep(config, args)) if args.sweep else measure(config, args)
+    dtype = getattr(torch, args.autocast)
+    with torch.autocast(args.device.split(':')[0], dtype, enabled=dtype is not torch.float32):
+        report = dict(sweep=sweep(config, args)) if args.sweep else measure(config, args)
     device = torch.cuda.get_device_name() if args.device.startswith('cuda') else platform.machine()
     report['setting'] = dict(
         config=Path(args.config).name, size=args.size, images=args.images, objects=args.objects,
-        clock=args.clock, device=args.device, name=device,
+        clock=args.clock, device=args.device, name=device, autocast=args.autocast,
         threads=torch.get_num_threads(), torch=torch.__version__, date=time.strftime('%Y-%m-%d'),
     )  # fmt: skip
     if not args.sweep:

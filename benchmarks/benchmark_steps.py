@@ -100,6 +100,12 @@ def make_batch(
     return images, samples
 
 
+def backward(total: Tensor) -> None:
+    """Outside of autocast, as a training does it."""
+    with torch.autocast(total.device.type, enabled=False):
+        total.backward()
+
+
 def whole_steps(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Step]:
     """(a) the student's own step, (b) the teacher's inference, (c) the distilled step.
 
@@ -108,7 +114,7 @@ def whole_steps(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[
 
     def train(losses: Callable[[], Dict[str, Tensor]]) -> None:
         model.zero_grad(set_to_none=True)
-        model.parse_losses(losses())[0].backward()
+        backward(model.parse_losses(losses())[0])
 
     def distilled() -> None:
         train(lambda: model.loss(images, samples))
@@ -170,11 +176,11 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
     def loss_step(name: str, pair: DistillPair) -> None:
         terms = model.distiller.pair_losses[name](pair)
         statistics = model.distiller.pair_losses[name].statistics
-        sum(value for term, value in terms.items() if term not in statistics).backward()
+        backward(sum(value for term, value in terms.items() if term not in statistics))
 
     def decoder(pair: DistillPair) -> None:
         outputs = model.student_adapter.decode(pair.student_forward.state)
-        (outputs.logits.sum() + outputs.boxes.sum()).backward()
+        backward(outputs.logits.sum() + outputs.boxes.sum())
 
     def assignment(pair: DistillPair) -> None:
         pair.teacher_assignment  # noqa: B018  made when it is read

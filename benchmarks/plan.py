@@ -117,6 +117,10 @@ AQUARIUM = (
     '[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/), resized. Several are frames of one '
     'video, so that training and validation images are alike: compare rows, not absolute mAP.'
 )
+BCCD = (
+    'Images: [BCCD](https://github.com/Shenggan/BCCD_Dataset), MIT. Its labels are incomplete: '
+    'compare rows, not absolute mAP.'
+)
 CELLS: Dict[str, Cell] = {
     'shapes-deformable': Cell(
         title='Deformable DETR (refine), wider backbone teaches',
@@ -163,25 +167,25 @@ CELLS: Dict[str, Cell] = {
     'aquarium-deformable': Cell(
         title='Deformable DETR (refine), EfficientNet-Lite0 from Lite1, both pretrained',
         data='aquarium',
-        configs='aquarium/deformable-detr',
+        configs='photographs/deformable-detr',
         source=AQUARIUM,
+    ),
+    'bccd-deformable': Cell(
+        title='Deformable DETR (refine), EfficientNet-Lite0 from Lite1, both pretrained',
+        data='bccd',
+        configs='photographs/deformable-detr',
+        source=BCCD,
     ),
 }
 
 
 def jobs() -> Iterator[Tuple[str, str, int]]:
     """(cell, row, seed) in the order in which they are trained: what decides most comes first."""
-    first, real = 'shapes-deformable', 'aquarium-deformable'
-    plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (first, PARTS)]
-    plan.append(('shapes-deformable-long', BASIC))
-    plan += [
-        (real, BASIC),
-        ('shapes-dino', BASIC),
-        ('shapes-conditional', BASIC),
-        ('shapes-dab', BASIC),
-        (real, PARTS),
-        (first, OPTIONS),
-    ]
+    first, real = 'shapes-deformable', 'bccd-deformable'
+    plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
+    plan += [(f'shapes-{family}', BASIC) for family in ('conditional', 'dab', 'dino')]
+    plan += [(first, PARTS), (real, PARTS), ('aquarium-deformable', BASIC)]
+    plan += [('shapes-deformable-long', BASIC), (first, OPTIONS)]
     for cell, rows in plan:
         for seed in SEEDS:
             for row in rows:

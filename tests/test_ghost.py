@@ -23,6 +23,7 @@ def test_on_a_second_device():
         '-p',
         'no:cacheprovider',
         'tests/ghost/suite.py',
+        'tests/ghost/training.py',
     ]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-4000:]

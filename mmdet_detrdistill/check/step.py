@@ -19,7 +19,10 @@ from .batch import Rows
 SANE = (0.05, 2.0)
 #: share of a step from which on a part is large, and what makes it smaller
 LARGE = dict(
-    teacher=(0.3, "model.teacher_pass.autocast='bfloat16', on a GPU also channels_last=True"),
+    teacher=(
+        0.3,
+        "model.teacher_pass.autocast='bfloat16'; on a GPU 'float16', and channels_last=True",
+    ),
     injected=(0.3, 'fewer decoder stages in the student, or loss_assign_kd=None'),
     matching=(0.1, "loss_logits_kd.negatives='hard', pairing='last', or fewer queries; Numba"),
 )

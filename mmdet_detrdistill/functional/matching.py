@@ -1,7 +1,7 @@
 """Hungarian matching of two sets of predictions, all stages and images of a batch at once."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Callable, List, Optional, Sequence
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, giou_distance
 from .classes import check_activation
+from .gpu_assignment import match_where_they_are, solves
 from .linear_assignment import solve_chains
 from .stages import scaled
 from .transfer import to_device, to_host
@@ -85,7 +86,8 @@ def start_matching(
     """Start `match` for several sets of teacher queries; one transfer takes everything to the CPU.
 
     The solver works in threads of its own from the moment the costs are on the CPU, while the
-    caller goes on, for instance by queueing work on a GPU.
+    caller goes on, for instance by queueing work on a GPU. With torch-linear-assignment costs on a
+    GPU stay there, and are solved when the result is asked for.
 
     Args:
         cost: (L, B, N_s, N_t); `student_mask`: (L, B, N_s) or None; see `match`.
@@ -95,6 +97,8 @@ def start_matching(
     Returns:
         A function that waits for the solver and gives what `match` returns, for all sets.
     """
+    if solves(cost):
+        return partial(match_where_they_are, cost.detach(), student_mask, teacher_masks)
     masks = [mask for mask in (student_mask, *teacher_masks) if mask is not None]
     arrays_of = to_host([cost.detach(), *masks])
     given = [mask is not None for mask in (student_mask, *teacher_masks)]

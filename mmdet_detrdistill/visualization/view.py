@@ -88,7 +88,7 @@ def view_pair(model: Any, data: Dict[str, Any]) -> PairView:
             student,
             teacher,
             student.forward_pass(images, samples),
-            teacher.forward_pass(images, samples),
+            model.teacher_pass(images, samples),
             samples,
             model.class_map,
             followed_rules(model),

@@ -93,6 +93,23 @@ def test_memory_is_that_of_the_weights_and_peaks(report):
     assert report['setting']['images'] == 1
 
 
+def test_mixed_precision_is_that_of_forward_passes(config, monkeypatch):
+    found = []
+
+    def measure(*args):
+        leaf = torch.ones((), requires_grad=True)
+        leaf.register_hook(lambda gradient: found.append(torch.is_autocast_cpu_enabled()))
+        steps.backward(leaf * 2)
+        return dict(dtype=str(torch.get_autocast_cpu_dtype()), on=torch.is_autocast_cpu_enabled())
+
+    monkeypatch.setattr(benchmark, 'measure', measure)
+    monkeypatch.setattr(benchmark, 'show', lambda report: None)
+    report = benchmark.main([str(config), *SMALL, '--autocast', 'bfloat16'])
+    assert (report['dtype'], report['on'], found) == ('torch.bfloat16', True, [False])
+    assert report['setting']['autocast'] == 'bfloat16'
+    assert not benchmark.main([str(config), *SMALL])['on']
+
+
 def test_operations_are_counted(report):
     count = report['operations']
     base = count['student'] + count['teacher']

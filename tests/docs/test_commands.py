@@ -58,6 +58,10 @@ ELSEWHERE = [
     ),
 ]
 ELSEWHERE += [  # minutes each
+    (
+        r'python benchmarks/gpu\.py .*',
+        'tests/benchmarks/test_gpu.py::test_every_part_runs_on_a_cpu',
+    ),
     (r'python benchmarks/benchmark\.py .*', 'tests/benchmarks/test_benchmark.py::test_sweep'),
     (
         r'python benchmarks/benchmark_losses\.py feature',

@@ -60,8 +60,12 @@ class GhostTensor(Tensor):
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.dim() == 0 else repr(self)
 
+    def __copy__(self) -> 'GhostTensor':
+        return self.detach()
+
     def __reduce_ex__(self, protocol: int) -> Any:
-        return GhostTensor, (self.detach().host,)
+        """Be a CPU tensor in a file, as one of CUDA is when it is loaded on the CPU."""
+        return self.detach().host.__reduce_ex__(protocol)
 
     @property
     def data(self) -> 'GhostTensor':

@@ -11,54 +11,45 @@ from functools import partial
 
 import pytest
 import torch
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
+from tests.departing_detectors import WORDS
 from tests.ghost import device
-from tests.tiny_detectors import VARIANTS, batch, tiny
+from tests.support_table import build_tiny
+from tests.tiny_detectors import NUM_CLASSES, VARIANTS, batch, tiny
 
 if not device.AVAILABLE:
     pytest.skip('PyTorch before 2.10 has no backend in Python', allow_module_level=True)
-LIBRARIES = device.register()
 LOSSES = {
     'loss_logits_kd': 'LogitsKDLoss',
     'loss_feature_kd': 'FeatureKDLoss',
     'loss_assign_kd': 'AssignKDLoss',
     'loss_aligned_kd': 'AlignedKDLoss',
 }
-SHARED = [
-    dict(type='auto'),
-    dict(type='RandomBoxInjection', num_queries=5),
-    dict(type='GroundTruthBoxInjection', num_queries=5),
+#: student and teacher
+PAIRS = [
+    ('rtdetr', 'rtdetr'),
+    ('sparse_rcnn', 'sparse_rcnn'),
+    ('dino', 'codetr'),
+    ('dino', 'grounding_dino'),
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    """Parameters keep their identity in `.to`; MMCV's NMS, which DDQ calls, gets CPU tensors."""
-    swap = torch.__future__.get_swap_module_params_on_conversion()
-    torch.__future__.set_swap_module_params_on_conversion(True)
-    extension = sys.modules['mmcv.ops.nms'].ext_module
-    original = extension.nms
-
-    def nms(boxes, scores, **options):
-        found = original(boxes.host, scores.host, **options)
-        return device.GhostTensor(found)
-
-    def either(boxes, scores, **options):
-        call = nms if isinstance(boxes, device.GhostTensor) else original
-        return call(boxes, scores, **options)
-
-    monkeypatch.setattr(extension, 'nms', either)
-    yield
-    torch.__future__.set_swap_module_params_on_conversion(swap)
-
-
 def distill(
-    variant, preset='paper', losses=tuple(LOSSES), student=None, class_map=None, **loss_options
+    variant,
+    preset='paper',
+    losses=tuple(LOSSES),
+    student=None,
+    teacher=None,
+    class_map=None,
+    unlabelled=None,
+    **loss_options,
 ):
     return DETRDistill(
         architecture=student or tiny(variant, seed=1),
-        teacher=tiny(variant, seed=2),
+        teacher=teacher or tiny(variant, seed=2),
         distiller=dict(
             type='DETRDistiller',
             distill_losses={
@@ -71,6 +62,7 @@ def distill(
             },
         ),
         class_map=class_map,
+        unlabelled=unlabelled,
     ).train()
 
 
@@ -96,10 +88,13 @@ def check_step(model, images, samples):
     expected = step(model, images, samples)
     model.to('ghost')
     found = step(model, *moved(images, samples))
-    assert list(found) == list(expected)
-    unequal = [name for name in expected if not torch.equal(found[name], expected[name])]
-    assert not unequal
+    assert unequal(found, expected) == []
     return expected
+
+
+def unequal(found, expected):
+    assert list(found) == list(expected)
+    return [name for name in expected if not torch.equal(found[name], expected[name])]
 
 
 @pytest.mark.parametrize('preset', ['paper', 'released'])
@@ -109,17 +104,48 @@ def test_values_and_gradients_are_those_of_the_cpu(variant, preset):
     assert all(any(name in key for key in found) for name in LOSSES)
 
 
-@pytest.mark.parametrize('case', ['class map', 'unequal width', 'hard negatives', 'shared boxes'])
+OPTIONS = ['class map', 'unequal width', 'hard negatives', 'shared boxes', 'normalised']
+
+
+@pytest.mark.parametrize('case', OPTIONS)
 def test_options_of_a_pair_give_the_values_of_the_cpu(case):
     if case == 'class map':
         model = distill('deformable', class_map=[2, 0, -1])
     elif case == 'unequal width':
         model = distill('deformable', student=tiny('deformable', seed=1, width=64))
     elif case == 'shared boxes':
-        model = distill('dino', losses=['loss_aligned_kd'], injection=SHARED)
-    else:
+        rules = [dict(type='RandomBoxInjection'), dict(type='GroundTruthBoxInjection')]
+        model = distill('dino', losses=['loss_aligned_kd'], injection=rules)
+    elif case == 'hard negatives':
         model = distill('deformable', losses=['loss_logits_kd'], negatives='hard')
+    else:
+        teacher = tiny('deformable', seed=2)
+        teacher.data_preprocessor = DetDataPreprocessor(mean=[9, 8, 7], std=[3, 2, 1])
+        model = distill('deformable', teacher=teacher)
+        assert model.teacher_pass.renormalise is not None
     check_step(model, *batch())
+
+
+@pytest.mark.parametrize('class_map', [None, [2, 0, -1]])
+def test_pseudo_labels_are_those_of_the_cpu(class_map):
+    model = distill('deformable', class_map=class_map, unlabelled=dict(score_threshold=0.01))
+    model.teacher.bbox_head.test_cfg['max_per_img'] = 10
+    images, samples = batch()
+    samples[1].set_metainfo(dict(unlabelled=True))
+    found = check_step(model, images, samples)
+    assert found['unlabelled.boxes'] > 0
+
+
+@pytest.mark.parametrize('pair', PAIRS, ids='-'.join)
+def test_families_with_an_adapter_of_their_own_give_the_values_of_the_cpu(pair):
+    student, teacher = (build_tiny(family, seed=i + 1) for i, family in enumerate(pair))
+    model = distill('', student=student, teacher=teacher)
+    if model.teacher_adapter.prompted:
+        model.teacher_adapter.set_phrases(WORDS[:NUM_CLASSES])
+    expected = check_step(model, *batch())
+    if model.teacher_adapter.prompted:  # on the device, where BERT's attention rounds otherwise
+        model.teacher_adapter.set_phrases(WORDS[:NUM_CLASSES])
+        assert_close(step(model, *moved(*batch())), expected, rtol=1e-3, atol=1e-4)
 
 
 def waits(run):
@@ -157,8 +183,9 @@ def test_what_a_step_waits_for(variant, preset, class_map):
 @pytest.mark.parametrize('variant', ['dab', 'dino'])
 def test_boxes_for_both_decoders_wait_for_nothing(variant):
     found = []
-    for rules in (SHARED[:1], SHARED):
-        model = distill(variant, losses=['loss_aligned_kd'], injection=rules).to('ghost')
+    rules = [dict(type=kind) for kind in ('auto', 'RandomBoxInjection', 'GroundTruthBoxInjection')]
+    for given in (rules[:1], rules):
+        model = distill(variant, losses=['loss_aligned_kd'], injection=given).to('ghost')
         images, samples = moved(*batch())
         model.loss(images, samples)
         found.append(waits(partial(model.loss, images, samples)))

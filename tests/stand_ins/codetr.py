@@ -22,6 +22,10 @@ class Transformer(nn.Module):
         self.query_embed = dino.query_embedding
         self.dino = [dino.eval()]  # a teacher's: no denoising
 
+    def _apply(self, *args, **kwargs):
+        self.dino[0]._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)
+
     def forward(
         self,
         mlvl_feats,
@@ -36,7 +40,9 @@ class Transformer(nn.Module):
     ):
         (dino,) = self.dino
         assert query_embed is None and dn_label_query is None
-        shapes = torch.tensor([feature.shape[-2:] for feature in mlvl_feats])
+        shapes = torch.tensor(
+            [feature.shape[-2:] for feature in mlvl_feats], device=mlvl_feats[0].device
+        )
         starts = shapes.prod(1).cumsum(0) - shapes.prod(1)
         ratios = torch.stack([dino.get_valid_ratio(mask) for mask in mlvl_masks], 1)
         positions = [
@@ -77,7 +83,8 @@ class CoDINOHead(nn.Module):
         self.dino_head = [own]
 
     def forward(self, mlvl_feats, img_metas):
-        outside = torch.ones(len(img_metas), *img_metas[0]['batch_input_shape'])
+        size = img_metas[0]['batch_input_shape']
+        outside = mlvl_feats[0].new_ones(len(img_metas), *size)
         for image, meta in zip(outside, img_metas):
             height, width = meta['img_shape']
             image[:height, :width] = 0

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from mmdet.models.data_preprocessors import DetDataPreprocessor
 from torch.testing import assert_close
 
 from mmdet_detrdistill import DETRDistill
@@ -60,6 +61,24 @@ def passes(model):
         found = [side.forward_pass(batch['inputs'], batch['data_samples']) for side in sides]
     model.train()
     return (*found, batch['data_samples'])
+
+
+def test_the_teacher_sees_its_own_normalisation():
+    """Drawn as of images (x - 8) / 2, while the student's are (x - 0) / 1."""
+    teacher = tiny('deformable', seed=1)
+    teacher.data_preprocessor = DetDataPreprocessor(mean=[8] * 3, std=[2] * 3)
+    pair = DETRDistill(
+        architecture=tiny('deformable', seed=0),
+        teacher=teacher,
+        distiller=dict(type='DETRDistiller', distill_losses=LOSSES),
+        data_preprocessor=DetDataPreprocessor(mean=[0] * 3, std=[1] * 3),
+    )
+    data = image()
+    seen = (data['inputs'].float()[None] - 8) / 2
+    with torch.no_grad():
+        expected = pair.teacher_adapter.forward_pass(seen, [data['data_samples']]).outputs
+    scores = expected.logits[-1, 0].sigmoid().max(-1).values
+    assert_close(view_pair(pair, image()).teacher.scores, scores)
 
 
 def test_masks_equal_materialised_ones(model, view, passes):

@@ -1,5 +1,5 @@
 # Deformable DETR on a pretrained EfficientNet-Lite, frozen up to stride 16.
-_base_ = './aquarium_192.py'
+_base_ = './square_192.py'
 
 model = dict(
     num_queries=60,

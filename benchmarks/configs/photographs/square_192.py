@@ -1,9 +1,9 @@
-# Data and schedule on the aquarium photographs, squares of 192 pixels: with one image size there is
+# Data and schedule on photographs, as squares of 192 pixels: with one image size there is
 # no padding, and the frozen layers' maps of an image are the same in every batch.
 _base_ = '../../../configs/_base_/deformable-detr_small_coco-format.py'
 
 custom_imports = dict(imports=['mmdet_detrdistill', 'efficientnet_lite'])
-data_root = 'data/aquarium'
+data_root = 'data/aquarium'  # or any other set in COCO format
 max_epochs = 32
 resize = dict(type='Resize', scale=(192, 192), keep_ratio=False)
 train_pipeline = [
