@@ -484,6 +484,7 @@ class DetectorAdapter:
 def masked_attention(module: nn.Module, name: str, mask: Tensor) -> nn.Module:
     """Return a shallow copy of a module whose attention of this name gets a mask (N, N)."""
     found, attention = copy(module), getattr(module, name)
+    vars(found).pop('forward', None)  # activation checkpointing's would call the original
     vars(found)[name] = lambda *args, **kwargs: attention(*args, **{**kwargs, 'attn_mask': mask})
     return found
 

@@ -7,6 +7,7 @@
 
 import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -177,6 +178,19 @@ def test_what_a_step_waits_for(variant, preset, class_map):
     # the class weights of MMDetection's cross entropy
     assert all('/cross_entropy_loss.py' in wait.place for wait in others)
     assert len(others) == (variant == 'detr')
+
+
+@pytest.mark.parametrize('variant', ['dab', 'dino'])
+def test_boxes_for_both_decoders_wait_for_nothing(variant):
+    found = []
+    rules = [dict(type=kind) for kind in ('auto', 'RandomBoxInjection', 'GroundTruthBoxInjection')]
+    for given in (rules[:1], rules):
+        model = distill(variant, losses=['loss_aligned_kd'], injection=given).to('ghost')
+        images, samples = moved(*batch())
+        model.loss(images, samples)
+        found.append(waits(partial(model.loss, images, samples)))
+    added = found[1] - found[0]
+    assert not [wait for wait in added.elements() if wait.place.startswith('mmdet_detrdistill')]
 
 
 def test_the_class_map_moves_once():

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.detectors import build_adapter
 from mmdet_detrdistill.losses.injection import GroundTruthBoxInjection, RandomBoxInjection
+from mmdet_detrdistill.losses.injection.box_queries import box_queries
 from tests.departing_detectors import WORDS
 from tests.distillation.test_unequal import as_double, double_batch, without_dropout
 from tests.reference_aligned import aligned_kd_reference
@@ -96,6 +98,18 @@ def test_queries_of_a_set_do_not_see_another(doubles, student):
     if student != 'ddq':  # of the last two stages: a set is not the joint one
         joint = adapter.decode(state, {n: torch.cat([s[n] for s in sets], 1) for n in names})
         assert (joint.logits[:, :, :5] - found[0].logits).abs().max() > 1e-6
+
+
+def test_sets_stay_apart_under_activation_checkpointing():
+    """Which replaces the `forward` of a layer by a call of that very layer."""
+    detector, (images, samples) = tiny('deformable_two_stage', 1).eval(), batch()
+    adapter = build_adapter(detector)
+    state = adapter.encode(images, samples)
+    sets = [box_queries(adapter, state, torch.rand(2, count, 4)) for count in (3, 5)]
+    expected = adapter.decode(state, sets[0]).boxes
+    for layer in detector.decoder.layers:
+        layer.forward = partial(type(layer).forward, layer)
+    assert_close(adapter.decode_sets(state, sets)[0].boxes, expected)
 
 
 @pytest.mark.parametrize('student', ['dab', 'deformable_two_stage', 'dino', 'rtdetr'])
