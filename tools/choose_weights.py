@@ -10,6 +10,7 @@ the checkpoints to `--target`. `AdaptiveLossWeightHook` measures the same while 
 
 import argparse
 import json
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Dict, List, Optional, Sequence
@@ -24,6 +25,7 @@ from mmdet_detrdistill.checkpoints.export import student_state_dict
 from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from mmdet_detrdistill.config.launch import add_common_options
 from mmdet_detrdistill.config.read import read_config
+from mmdet_detrdistill.detectors.class_map import class_names, settle_classes
 from mmdet_detrdistill.distillation.balance import measure
 from mmdet_detrdistill.registry import scope_of
 
@@ -54,8 +56,10 @@ def main(argv: Optional[Sequence[str]] = None) -> Dict[str, float]:
         torch.manual_seed(0)
         model = MODELS.build(config.model)
         model.init_weights()
-        loader = iter(Runner.build_dataloader(config.train_dataloader, seed=0))
-        batches = [next(loader) for _ in range(args.batches)]
+        loader = Runner.build_dataloader(config.train_dataloader, seed=0)
+        settle_classes(model, class_names(getattr(loader.dataset, 'metainfo', None) or {}))
+        batches = list(islice(loader, args.batches))
+    model.to('cuda' if torch.cuda.is_available() else 'cpu')
     rows: Dict[str, Dict[str, float]] = {}
     for path in args.checkpoints or ['']:
         if path:
