@@ -297,6 +297,8 @@ def test_other_losses_and_values_are_refused():
         distill(*pair, RANDOM, dict(RANDOM, num_queries=3))
     with pytest.raises(ValueError, match='num_queries must be a positive number, got 0'):
         distill(*pair, dict(RANDOM, num_queries=0))
+    with pytest.raises(ValueError, match='seed must be a whole number >= 0, got -1'):
+        distill(*pair, dict(RANDOM, seed=-1))
     with pytest.raises(ValueError, match='box_noise_scale must be >= 0'):
         distill(*pair, dict(OBJECT, box_noise_scale=-math.inf))
 

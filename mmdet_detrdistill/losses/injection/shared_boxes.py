@@ -31,7 +31,7 @@ class SharedBoxInjection(InjectionRule):
         seed: of the draws.
 
     Raises:
-        ValueError: `num_queries` is no positive number.
+        ValueError: `num_queries` is no positive number, or `seed` a negative one.
     """
 
     both_sides = True
@@ -44,6 +44,8 @@ class SharedBoxInjection(InjectionRule):
         super().__init__()
         if not isinstance(num_queries, int) or num_queries < 1:
             raise ValueError(f'num_queries must be a positive number, got {num_queries!r}')
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f'seed must be a whole number >= 0, got {seed!r}')
         self.num_queries = num_queries
         self.seed = seed
 
