@@ -25,8 +25,8 @@ STOCK = {
     'deformable': 'deformable_detr/detrdistill_deformable-detr_r50-from-r101_16xb2-50e_coco.py',
     'dino': 'dino/detrdistill_dino-4scale_r50-from-r101_8xb2-12e_coco.py',
 }
-TEACHER = 'quickstart/deformable-detr_teacher_1xb4-10e_shapes.py'
-DISTILLED = 'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb4-6e_shapes.py'
+TEACHER = 'quickstart/deformable-detr_teacher_1xb8-10e_shapes.py'
+DISTILLED = 'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb8-6e_shapes.py'
 RESUME = 'test_resume_after_a_kill_equals_the_uninterrupted_run'
 TESTS = ['tests/distillation/test_gpu.py', f'tests/checkpoints/test_resume.py::{RESUME}']
 #: dtype of the step, and options

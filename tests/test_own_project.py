@@ -15,7 +15,7 @@ from tests.stepping import load, save_random_teacher
 from tests.tools.test_train_and_test import make_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
-NAME = 'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb4-6e_shapes.py'
+NAME = 'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb8-6e_shapes.py'
 BLOCKS = dict(
     re.findall(
         r'```python\n# (\w+\.py)\n(.*?)```', (ROOT / 'docs' / 'running.md').read_text(), re.S

@@ -42,9 +42,9 @@ class Plan(NamedTuple):
 
 SHAPES = Plan(
     'Deformable DETR on synthetic shapes',
-    'quickstart/deformable-detr_teacher_1xb4-10e_shapes.py',
-    'quickstart/deformable-detr_student_1xb4-6e_shapes.py',
-    'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb4-6e_shapes.py',
+    'quickstart/deformable-detr_teacher_1xb8-10e_shapes.py',
+    'quickstart/deformable-detr_student_1xb8-6e_shapes.py',
+    'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb8-6e_shapes.py',
     (8, 6),
 )
 COCO_FORMAT = Plan(

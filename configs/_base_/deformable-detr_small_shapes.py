@@ -8,7 +8,7 @@ train_ann, train_img = 'annotations/instances_train.json', 'train/'
 val_ann, val_img = 'annotations/instances_val.json', 'val/'
 classes = ('circle', 'hexagon', 'ring', 'frame', 'square', 'triangle', 'star', 'cross')
 
-resize = dict(type='Resize', scale=(128, 128), keep_ratio=True)
+resize = dict(type='Resize', scale=(96, 96), keep_ratio=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -26,8 +26,8 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=0,  # loading a image takes a millisecond
+    batch_size=8,
+    num_workers=0,  # loading an image takes a millisecond
     persistent_workers=False,
     dataset=dict(
         data_root=data_root,
@@ -39,7 +39,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=8,
+    batch_size=20,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
@@ -53,4 +53,5 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + '/' + val_ann, classwise=True)
 test_evaluator = val_evaluator
-model = dict(bbox_head=dict(num_classes=8), test_cfg=dict(max_per_img=30))
+model = dict(num_queries=50, bbox_head=dict(num_classes=8), test_cfg=dict(max_per_img=30))
+optim_wrapper = dict(optimizer=dict(lr=1.5e-3))

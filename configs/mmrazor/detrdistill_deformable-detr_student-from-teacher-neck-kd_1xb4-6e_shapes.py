@@ -1,11 +1,11 @@
 # The quickstart's distillation with three of MMRazor's losses beside ours: CWD, PKD and MGD on the
 # finest map of the neck. Recorders keep a module's output, connectors change it, mappings name
 # what each loss receives; see docs/mmrazor.md.
-# Teacher: python tools/train.py configs/quickstart/deformable-detr_teacher_1xb4-10e_shapes.py
+# Teacher: python tools/train.py configs/quickstart/deformable-detr_teacher_1xb8-10e_shapes.py
 #   python tools/train.py \
-#     configs/mmrazor/detrdistill_deformable-detr_student-from-teacher-neck-kd_1xb4-6e_shapes.py
+#     configs/mmrazor/detrdistill_deformable-detr_student-from-teacher-neck-kd_1xb8-6e_shapes.py
 # Status: an example, not run to the end; tests/test_mmrazor_pipelines.py checks its losses.
-_base_ = '../quickstart/detrdistill_deformable-detr_student-from-teacher_1xb4-6e_shapes.py'
+_base_ = '../quickstart/detrdistill_deformable-detr_student-from-teacher_1xb8-6e_shapes.py'
 
 student_map = dict(from_student=True, recorder='neck', data_idx=0)
 teacher_map = dict(from_student=False, recorder='neck', data_idx=0)

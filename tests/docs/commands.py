@@ -137,10 +137,10 @@ def lay(folder: Path, python: Python) -> None:
     python([save, 'my_teacher.py', 'my_teacher.pth'])
     python([save, 'my_distill.py', 'early.pth', 'late.pth'])
     quickstart = 'configs/quickstart/'
-    pair = 'detrdistill_deformable-detr_student-from-teacher_1xb4-6e_shapes.py'
+    pair = 'detrdistill_deformable-detr_student-from-teacher_1xb8-6e_shapes.py'
     for role, config, epoch in (
-        ('teacher', 'deformable-detr_teacher_1xb4-10e_shapes.py', 10),
-        ('student', 'deformable-detr_student_1xb4-6e_shapes.py', 6),
+        ('teacher', 'deformable-detr_teacher_1xb8-10e_shapes.py', 10),
+        ('student', 'deformable-detr_student_1xb8-6e_shapes.py', 6),
         ('distilled', pair, 6),
     ):
         target = folder / f'work_dirs/quickstart/{role}-seed0-00000000/epoch_{epoch}.pth'

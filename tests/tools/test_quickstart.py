@@ -9,7 +9,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
-STUDENT = 'configs/quickstart/deformable-detr_student_1xb4-6e_shapes.py'
+STUDENT = 'configs/quickstart/deformable-detr_student_1xb8-6e_shapes.py'
 
 
 @pytest.fixture(autouse=True)

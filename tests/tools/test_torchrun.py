@@ -14,7 +14,7 @@ from tests.tools.test_train_and_test import make_shapes
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / 'configs' / 'quickstart'
-CONFIG = QUICKSTART / 'detrdistill_deformable-detr_student-from-teacher_1xb4-6e_shapes.py'
+CONFIG = QUICKSTART / 'detrdistill_deformable-detr_student-from-teacher_1xb8-6e_shapes.py'
 HOOK = """
 import torch
 from mmengine.dist import get_rank
