@@ -68,6 +68,14 @@ def _unformatted_configs():
         yield
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _visualizers_of_the_module():
+    """MMEngine takes the newest visualizer of the process for the current one, whoever made it."""
+    from mmengine.visualization import Visualizer
+
+    Visualizer._instance_dict.clear()
+
+
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory):
     """A finished tiny distillation: `data`, `teacher.pth`, and the files of `config` in `whole`.

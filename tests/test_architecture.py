@@ -63,10 +63,10 @@ def ids(path):
 
 @pytest.mark.parametrize('path', [f for f in FILES if 'functional' in f.parts], ids=ids)
 def test_functional_needs_torch_and_scipy_only(path):
-    """Besides the standard library; Numba, which is optional, in the one file that compiles."""
+    """Besides the standard library; an optional solver in the one file that needs it."""
     allowed = {'torch', 'scipy', 'numpy', 'typing', 'os', 'concurrent', 'functools', 'dataclasses'}
-    if path.stem == 'shortest_paths':
-        allowed = {'numpy', 'numba'}
+    solvers = dict(shortest_paths='numba', gpu_assignment='torch_linear_assignment')
+    allowed |= {solvers.get(path.stem, '')}
     for own, package in imports_of(path):
         assert own in ('', 'functional')
         assert own or package in allowed, package

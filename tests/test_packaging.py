@@ -103,6 +103,7 @@ def test_metadata(wheel):
         'onedl',
         'text',
         'fast',
+        'gpu',
         'dev',
         'docs',
     }
