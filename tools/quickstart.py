@@ -2,6 +2,7 @@
 
     python tools/quickstart.py                          # synthetic shapes, nothing to prepare
     python tools/quickstart.py --seeds 3                # three seeds: mean and spread
+    python tools/quickstart.py --long                   # three times as many epochs
     python tools/quickstart.py --data-root DIR          # your own data in COCO format
     python tools/quickstart.py --data-root DIR --unlabelled DIR2    # more images, without labels
     python tools/quickstart.py --fast                   # two epochs of everything, to see it run
@@ -19,7 +20,7 @@ import sys
 import time
 import warnings
 from functools import partial
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from make_shapes import make_shapes
 from run_report.page import Report
@@ -45,7 +46,7 @@ SHAPES = Plan(
     'quickstart/deformable-detr_teacher_1xb8-10e_shapes.py',
     'quickstart/deformable-detr_student_1xb8-6e_shapes.py',
     'quickstart/detrdistill_deformable-detr_student-from-teacher_1xb8-6e_shapes.py',
-    (8, 6),
+    (5, 4),
 )
 COCO_FORMAT = Plan(
     'Deformable DETR on COCO-format data',
@@ -56,7 +57,20 @@ COCO_FORMAT = Plan(
 )
 
 
+LONG = 3  # times as many epochs
 say = partial(print, flush=True)
+
+
+def lengthened(path: str) -> List[str]:
+    """Return overrides for `LONG` times the epochs of a config, its schedule stretched."""
+    from mmengine.config import Config  # slow
+
+    cfg = Config.fromfile(path)
+    epochs, milestones = LONG * cfg.train_cfg.max_epochs, cfg.param_scheduler[1].get('milestones')
+    words = [f'train_cfg.max_epochs={epochs}', f'param_scheduler.1.end={epochs}']
+    if milestones:
+        words.append(f'param_scheduler.1.milestones={[LONG * epoch for epoch in milestones]}')
+    return [word.replace(' ', '') for word in words]
 
 
 def count_data(path: str, options: Sequence[str]) -> Dict[str, Any]:
@@ -84,7 +98,8 @@ def run_all(arguments: argparse.Namespace) -> Report:
     plan = COCO_FORMAT if arguments.data_root else SHAPES
     configs = {role: os.path.join(ROOT, 'configs', getattr(plan, role)) for role in LABELS}
     fast, seeds = arguments.fast, range(arguments.seeds)
-    minutes = [f'about {m} min on two cores and one seed' for m in plan.minutes]
+    factor = LONG if arguments.long else 1
+    minutes = [f'about {factor * m} min on two cores and one seed' for m in plan.minutes]
     times = ['seconds'] * 2 if fast else minutes
 
     say('\nstage 1 of 4: data')
@@ -102,11 +117,12 @@ def run_all(arguments: argparse.Namespace) -> Report:
     say(f'  {data["train_images"]} training and {data["val_images"]} validation images')
 
     def run(role: str, seed: int, more: Sequence[str] = (), inputs: Sequence[str] = ()) -> Run:
+        longer = lengthened(configs[role]) if arguments.long else []
         return Run(
             name='teacher' if role == 'teacher' else f'{LABELS[role]}, seed {seed}',
             slug=f'{role}-seed{seed}',
             config=configs[role],
-            options=[*options, f'randomness.seed={seed}', *more],
+            options=[*longer, *options, f'randomness.seed={seed}', *more],
             root=arguments.work_dir,
             inputs=(data['hash'], *inputs),
         )
@@ -152,6 +168,7 @@ def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     )
     parser.add_argument('--seeds', type=int, default=1, help='students per kind (default 1)')
     parser.add_argument('--fast', action='store_true', help='two epochs each, on few shapes')
+    parser.add_argument('--long', action='store_true', help=f'{LONG} times as many epochs')
     parser.add_argument('--work-dir', help='default: work_dirs/quickstart, or one per data set')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for all three configs'

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
@@ -102,6 +103,18 @@ def test_trains_once_and_reuses(stand_in):
     train_all(runs, said.append)
     assert all('reused' in line for line in said) and len(said) == 2
     assert len((Path(runs[0].folder) / 'calls').read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize('plan', ['SHAPES', 'COCO_FORMAT'])
+@pytest.mark.parametrize('role', ['teacher', 'student', 'distilled'])
+def test_the_long_form_stretches_the_schedule(plan, role, tmp_path):
+    path = ROOT / 'configs' / getattr(getattr(tool('quickstart'), plan), role)
+    run = make_run(tmp_path, config=str(path), options=tool('quickstart').lengthened(str(path)))
+    before, after = Config.fromfile(path), Config.fromfile(path)
+    after.merge_from_dict(tool('training_runs').read_words(run.options))
+    assert run.epochs == after.param_scheduler[1].end == 3 * before.train_cfg.max_epochs
+    steps = [cfg.param_scheduler[1].get('milestones', []) for cfg in (before, after)]
+    assert [3 * step for step in steps[0]] == steps[1]
 
 
 def test_an_interrupted_evaluation_is_made_up_for(stand_in, monkeypatch):
