@@ -64,7 +64,8 @@ def test_slurm_tasks_join_by_gloo(tmp_path):
     for rank, task in enumerate(tasks):
         output, errors = task.communicate(timeout=300)
         assert task.returncode == 0, errors
-        assert output.splitlines()[-2:] == [f'{rank} 0 2 127.0.0.1 11 gloo', 'slurm None']
+        expected = {f'{rank} 0 2 127.0.0.1 11 gloo', 'slurm None'}
+        assert expected <= set(output.splitlines()), output
 
 
 def test_slurm_launcher_outside_of_srun(monkeypatch):
