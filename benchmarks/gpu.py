@@ -1,4 +1,4 @@
-"""What wants a GPU, in one command, for a machine that is lent for minutes.
+"""Everything that needs a GPU, in one command, for a machine that is there for minutes only.
 
     python benchmarks/gpu.py OUT [--minutes 14] [--only PART ...]
     python benchmarks/gpu.py OUT --device cpu --fast     # runs to the end without a GPU
