@@ -23,13 +23,13 @@ def solve_chains(chains: Sequence[Sequence[np.ndarray]]) -> List[List[Pairs]]:
     """Cheapest one-to-one assignments, in threads; by Numba where it is installed, else by SciPy.
 
     Args:
-        chains: lists of finite cost matrices (n, m). Problems of one chain should be alike, such as
+        chains: lists of cost matrices (n, m), finite and below 1e30. Problems of one chain should be alike, such as
             the decoder stages of an image: each starts where the one before it ended. Chains are
             independent and run at the same time.
 
     Returns:
-        Per problem the matched rows and columns, min(n, m) each. The optimum is exact; among
-        equally cheap assignments any may be found.
+        Per problem the matched rows and columns, min(n, m) each. The optimum is exact up to the
+        rounding of sums of costs; among equally cheap assignments any may be found.
     """
     solve = _solve_by_scipy if assign_rows is None else _solve_compiled
     pieces = [_pieces(chain, count) for chain, count in zip(chains, _num_pieces(chains, _cores()))]
@@ -61,16 +61,17 @@ def _solve_by_scipy(chain: Sequence[np.ndarray]) -> List[Pairs]:
 
 
 def _solve_compiled(chain: Sequence[np.ndarray]) -> List[Pairs]:
-    found, duals = [], np.zeros(0)
+    dtype = np.result_type(np.float32, *chain)
+    found, duals = [], np.zeros(0, dtype)
     for cost in chain:
         wide = cost.shape[0] <= cost.shape[1]
-        rows = np.ascontiguousarray(cost if wide else cost.T)
+        rows = np.ascontiguousarray(cost if wide else cost.T, dtype)
         num_rows, num_columns = rows.shape
         missing = num_columns - num_rows
         if 0 < missing <= PADDED_SHARE * num_columns:  # who gets a zero row stays unmatched
-            rows = np.concatenate((rows, np.zeros((missing, num_columns), rows.dtype)))
+            rows = np.concatenate((rows, np.zeros((missing, num_columns), dtype)))
         if duals.shape[0] != num_columns or rows.shape[0] != num_columns:
-            duals = np.zeros(num_columns)
+            duals = np.zeros(num_columns, dtype)
         columns = assign_rows(rows, duals)[:num_rows]
         pairs = np.arange(num_rows), columns
         found.append(pairs if wide else pairs[::-1])

@@ -74,7 +74,7 @@ def match(
         where it has none. In each problem min(students, teachers) pairs are made.
 
     Raises:
-        ValueError: a cost is NaN or infinite; names stage and image.
+        ValueError: a cost is NaN, infinite or above 1e30; names stage and image.
     """
     return start_matching(cost, student_mask, [teacher_mask])()
 
@@ -119,7 +119,7 @@ def _match_arrays(arrays_of: Callable[[], List[np.ndarray]], given: Sequence[boo
     rows_given, *columns_given = given
     keep_rows = masks.pop(0) if rows_given else everyone[0]
     keep_columns = [masks.pop(0) if there else everyone[1] for there in columns_given]
-    finite = np.isfinite(costs)
+    finite = np.abs(costs) < 1e30  # so that sums of them are finite too
     all_finite = bool(finite.all())
     num_stages, num_images, _, num_teachers = costs.shape
     chains, places = [], []
@@ -132,7 +132,8 @@ def _match_arrays(arrays_of: Callable[[], List[np.ndarray]], given: Sequence[boo
             for stage, (row_ids, column_ids) in enumerate(ids):
                 if not (all_finite or _part(finite[stage, image], row_ids, column_ids).all()):
                     raise ValueError(
-                        f'matching cost is NaN or infinite at stage {stage}, image {image}'
+                        f'matching cost is NaN, infinite or above 1e30 at stage {stage}, '
+                        f'image {image}'
                     )
             # The stages of an image are alike: prices of one start the next.
             chains.append([_part(costs[s, image], *ids[s]) for s in range(num_stages)])

@@ -134,7 +134,7 @@ def test_no_objects(draw):
     assert match(draw.uniform(2, 3, 0, 4)).tolist() == [[[-1] * 4] * 3] * 2
 
 
-@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e31])
 def test_non_finite_cost_names_stage_and_image(draw, value):
     cost = draw.uniform(3, 4, 5, 5)
     cost[1, 2, 0, 0] = value
