@@ -23,9 +23,9 @@ def solve_chains(chains: Sequence[Sequence[np.ndarray]]) -> List[List[Pairs]]:
     """Cheapest one-to-one assignments, in threads; by Numba where it is installed, else by SciPy.
 
     Args:
-        chains: lists of cost matrices (n, m), finite and below 1e30. Problems of one chain should be alike, such as
-            the decoder stages of an image: each starts where the one before it ended. Chains are
-            independent and run at the same time.
+        chains: lists of cost matrices (n, m), finite and below 1e30. Problems of one chain should
+            be alike, such as the decoder stages of an image: each starts where the one before it
+            ended. Chains are independent and run at the same time.
 
     Returns:
         Per problem the matched rows and columns, min(n, m) each. The optimum is exact up to the

@@ -14,8 +14,8 @@ def assign_rows(cost: np.ndarray, duals: np.ndarray) -> np.ndarray:
     vector instructions, and in float32 a row and its distances fit the processor's first cache.
 
     Args:
-        cost: (n, m) with n <= m, below 1e30, float32 or float64. All arithmetic is in its dtype: the
-            assignment is optimal up to the rounding of sums of costs.
+        cost: (n, m) with n <= m, below 1e30, float32 or float64. All arithmetic is in its dtype:
+            the assignment is optimal up to the rounding of sums of costs.
         duals: (m,) of the same dtype, prices of the columns to start from, overwritten by the
             optimal ones. Must be zeros when n < m; any finite values do when n = m, and those of
             a similar problem leave little to do.
