@@ -217,7 +217,6 @@ def match(args: argparse.Namespace) -> List[Row]:
                 'SciPy in threads': lambda f=flat, t=threads: [
                     list(t.map(linear_sum_assignment, f))
                 ],
-                'ours (Numba), one thread': lambda c=chains: [solve_chains([one])[0] for one in c],
                 'ours (Numba), threads': lambda c=chains: solve_chains(c),
             }
             if lap is not None:

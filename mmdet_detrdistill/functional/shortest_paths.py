@@ -55,7 +55,7 @@ def assign_rows(cost: np.ndarray, duals: np.ndarray) -> np.ndarray:
             continue
         distance[:] = infinite
         closed[:] = zero
-        row, offset, size = np.int32(start), zero, 0
+        row, offset, size = start, zero, 0
         while True:
             low = infinite
             for j in range(num_columns):
@@ -72,7 +72,7 @@ def assign_rows(cost: np.ndarray, duals: np.ndarray) -> np.ndarray:
             closed[column] = infinite
             tree[size], length[size] = column, low
             size += 1
-            row = np.int32(row_of[column])
+            row = row_of[column]
             offset = cost[row, column] - duals[column] - low
         for k in range(size):
             duals[tree[k]] += length[k] - low
