@@ -33,14 +33,7 @@ class Cell(NamedTuple):
 
     def config(self, row: str) -> str:
         """Config file of a row, relative to the repository."""
-        kinds = {
-            'teacher': 'teacher',
-            'alone': 'student',
-            'ended': 'distilled_ended',
-            'unlabelled': 'unlabelled',
-        }
-        kind = kinds.get(row.split(',')[0], 'distilled')
-        return os.path.join(CONFIGS, f'{self.configs}_{kind}.py')
+        return os.path.join(CONFIGS, f'{self.configs}_{ROWS[row].config}.py')
 
     def overrides(self, row: str) -> List[str]:
         """Words for `--cfg-options`."""
@@ -52,65 +45,65 @@ class Row(NamedTuple):
 
     Attributes:
         title: what tables call it.
-        overrides: of the distilled config.
+        overrides: of the config.
+        config: end of the config file's name, after that of the cell.
         teacher: cell whose teacher teaches; '' = the row's own.
     """
 
     title: str
     overrides: Sequence[str] = ()
+    config: str = 'distilled'
     teacher: str = ''
+
+
+def option(loss: str, name: str, value: object) -> str:
+    return f'model.distiller.distill_losses.loss_{loss}_kd.{name}={value}'
 
 
 def each(name: str, value: object) -> List[str]:
     """An option of all three losses."""
-    return [f'model.distiller.distill_losses.loss_{loss}_kd.{name}={value}' for loss in LOSSES]
+    return [option(loss, name, value) for loss in LOSSES]
 
 
 def without(*losses: str) -> List[str]:
     return [f'model.distiller.distill_losses.loss_{loss}_kd=None' for loss in losses]
 
 
-ALIGNED = 'model.distiller.distill_losses.loss_aligned_kd.type=AlignedKDLoss'
 ROWS: Dict[str, Row] = {
-    'teacher': Row('the teacher'),
-    'alone': Row('the student alone'),
+    'teacher': Row('the teacher', config='teacher'),
+    'alone': Row('the student alone', config='student'),
     'all': Row('all three losses'),
-    'released': Row('all three, preset `released`', each('preset', 'released')),
-    'aligned': Row('the aligned loss alone', [*without(*LOSSES), ALIGNED]),
     'logits': Row('the logits loss alone', without('feature', 'assign')),
     'feature': Row('the feature loss alone', without('logits', 'assign')),
     'assign': Row('the assignment loss alone', without('logits', 'feature')),
-    'ended': Row('all three, ended for the last quarter'),
+    'released': Row('all three, preset `released`', each('preset', 'released')),
+    'ended': Row('all three, ended for the last quarter', config='distilled_ended'),
     'half': Row('all three, half weight', each('loss_weight', 0.5)),
     'double': Row('all three, double weight', each('loss_weight', 2.0)),
-    'unlabelled': Row('all three, other images unlabelled'),
+    'hard negatives': Row(
+        "all three, logits with `negatives='hard'`", [option('logits', 'negatives', 'hard')]
+    ),
+    'object masks': Row(
+        "all three, feature with `mask='ground_truth'`", [option('feature', 'mask', 'ground_truth')]
+    ),
+    'adaptive': Row('all three, each held at half of the task loss', config='distilled_adaptive'),
+    'aligned': Row(
+        'the aligned loss alone', [*without(*LOSSES), option('aligned', 'type', 'AlignedKDLoss')]
+    ),
+    'random boxes': Row('the aligned loss, random boxes too', config='distilled_random_boxes'),
+    'object boxes': Row('the aligned loss, boxes of objects too', config='distilled_object_boxes'),
+    'unlabelled': Row('all three, other images unlabelled', config='unlabelled'),
     'all, strong': Row('all three, teacher trained on all labels', teacher='shapes-deformable'),
     'unlabelled, strong': Row(
         'all three, other images unlabelled, teacher trained on all labels',
+        config='unlabelled',
         teacher='shapes-deformable',
     ),
 }
-#: options in which the preset `released` differs from `paper`
-RELEASED = {
-    'logits': {'matching': 'joint', 'negative_cls': True},
-    'feature': {
-        'similarity': 'cosine',
-        'mask': 'summed',
-        'quality': 'max_iou',
-        'stages': 'all',
-        'source': 'neck',
-        'exclude_padding': False,
-    },
-    'assign': {'assignment': 'student', 'references': 'student'},
-}
-for loss, options in RELEASED.items():
-    for name, value in options.items():
-        words = [f'model.distiller.distill_losses.loss_{loss}_kd.{name}={value}']
-        ROWS[f'{loss} {name}={value}'] = Row(f'all three, {loss} with `{name}={value}`', words)
 BASIC = ('teacher', 'alone', 'all')
 TENTH = ('unlabelled', 'all, strong', 'unlabelled, strong')
-OPTIONS = tuple(row for row in ROWS if '=' in row)
-PARTS = tuple(row for row in ROWS if row not in BASIC + TENTH + OPTIONS)
+PARTS = ('logits', 'feature', 'assign', 'aligned', 'ended', 'half', 'double', 'released')
+OPTIONS = ('hard negatives', 'random boxes', 'object boxes', 'object masks', 'adaptive')
 SHAPES_96 = (('--train', 800), ('--val', 400), ('--size', 96), ('--max-objects', 4))
 AQUARIUM = (
     'Photographs: "Aquarium Combined" by the Roboflow team, '
@@ -183,9 +176,10 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     """(cell, row, seed) in the order in which they are trained: what decides most comes first."""
     first, real = 'shapes-deformable', 'bccd-deformable'
     plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
+    plan += [(first, PARTS)]
     plan += [(f'shapes-{family}', BASIC) for family in ('conditional', 'dab', 'dino')]
-    plan += [(first, PARTS), (real, PARTS), ('aquarium-deformable', BASIC)]
-    plan += [('shapes-deformable-long', BASIC), (first, OPTIONS)]
+    plan += [(first, OPTIONS), (real, PARTS), ('aquarium-deformable', BASIC)]
+    plan += [('shapes-deformable-long', BASIC)]
     for cell, rows in plan:
         for seed in SEEDS:
             for row in rows:

@@ -203,17 +203,33 @@ def test_one_loss_alone(loss):
     assert list(loss_options(loss)) == [loss]
 
 
-def test_a_row_for_each_option_in_which_the_presets_differ():
-    paper, released = loss_options('all'), loss_options('released')
-    differing = {
-        f'{loss} {name}={value}': (loss, name, value)
-        for loss, options in released.items()
-        for name, value in options.items()
-        if paper[loss][name] != value
-    }
-    assert set(plan.OPTIONS) == set(differing)
-    for row, (loss, name, value) in differing.items():
-        assert loss_options(row) == {**paper, loss: {**paper[loss], name: value}}, row
+@pytest.mark.parametrize(
+    ('row', 'loss', 'name', 'value'),
+    [
+        ('hard negatives', 'logits', 'negatives', 'hard'),
+        ('object masks', 'feature', 'mask', 'ground_truth'),
+    ],
+)
+def test_one_option_differs(row, loss, name, value):
+    paper = loss_options('all')
+    assert paper[loss][name] != value
+    assert loss_options(row) == {**paper, loss: {**paper[loss], name: value}}
+
+
+@pytest.mark.parametrize('row', ['random boxes', 'object boxes'])
+def test_rows_of_shared_boxes_have_the_aligned_loss_alone(row):
+    assert list(loss_options(row)) == ['aligned']
+    own = distilled(CELL, row).model.distiller.distill_losses.loss_aligned_kd
+    rules = {'random boxes': 'RandomBoxInjection', 'object boxes': 'GroundTruthBoxInjection'}
+    assert [rule.type for rule in own.injection] == ['auto', rules[row]]
+
+
+def test_every_row_has_a_config():
+    for cell, row, seed in plan.jobs():
+        if seed == 0:
+            assert os.path.isfile(os.path.join(ROOT, plan.CELLS[cell].config(row))), (cell, row)
+    hooks = [hook.type for hook in distilled(CELL, 'adaptive').custom_hooks]
+    assert hooks == ['TeacherCheckHook', 'AdaptiveLossWeightHook']
 
 
 def test_weights_and_end():
