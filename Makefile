@@ -22,7 +22,7 @@ test: setup
 	$(BIN)/python -m pytest $(ARGS)
 
 unit: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not sweep" $(ARGS)
 
 format: setup
 	$(BIN)/ruff check --fix .
