@@ -210,6 +210,13 @@ BUGS = (
         ('test_linear_assignment.py::test_shapes_may_change_within_a_chain',),
     ),
     Bug(
+        'a row bids less than nothing',
+        'shortest_paths.py',
+        'duals[column] -= second - low',
+        'duals[column] += second - low',
+        ('test_linear_assignment.py::test_equals_scipy',),
+    ),
+    Bug(
         'prices moved the wrong way',
         'shortest_paths.py',
         '+= length[k] - low',
