@@ -90,6 +90,9 @@ ROWS: Dict[str, Row] = {
     'aligned': Row(
         'the aligned loss alone', [*without(*LOSSES), option('aligned', 'type', 'AlignedKDLoss')]
     ),
+    'all and aligned': Row(
+        'all three and the aligned loss', [option('aligned', 'type', 'AlignedKDLoss')]
+    ),
     'random boxes': Row('the aligned loss, random boxes too', config='distilled_random_boxes'),
     'object boxes': Row('the aligned loss, boxes of objects too', config='distilled_object_boxes'),
     'unlabelled': Row('all three, other images unlabelled', config='unlabelled'),
@@ -103,7 +106,14 @@ ROWS: Dict[str, Row] = {
 BASIC = ('teacher', 'alone', 'all')
 TENTH = ('unlabelled', 'all, strong', 'unlabelled, strong')
 PARTS = ('logits', 'feature', 'assign', 'aligned', 'ended', 'half', 'double', 'released')
-OPTIONS = ('hard negatives', 'random boxes', 'object boxes', 'object masks', 'adaptive')
+OPTIONS = (
+    'all and aligned',
+    'hard negatives',
+    'random boxes',
+    'object boxes',
+    'object masks',
+    'adaptive',
+)
 SHAPES_96 = (('--train', 800), ('--val', 400), ('--size', 96), ('--max-objects', 4))
 AQUARIUM = (
     'Photographs: "Aquarium Combined" by the Roboflow team, '
