@@ -119,7 +119,7 @@ def lay(folder: Path, python: Python) -> None:
         sizes = ['--train', train, '--val', '4', '--size', '64']
         python(['tools/make_shapes.py', f'data/{name}', *sizes])
     data = folder / 'data' / 'coco_format'
-    for other in ('FOLDER', 'path/to/data', 'path/to/bccd'):
+    for other in ('FOLDER', 'path/to/data'):
         (folder / other).parent.mkdir(parents=True, exist_ok=True)
         (folder / other).symlink_to(data)
     (data / 'labels').mkdir()
