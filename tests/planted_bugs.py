@@ -199,7 +199,7 @@ BUGS = (
         'feature_kd.py',
         'mask = product.mul_(pixels).sum(1)',
         "mask = torch.einsum('lbnc,bcp->lbnp', teacher_queries, pixels).square()\n"
-        '            mask = (mask * quality.unsqueeze(-1)).sum((0, 2)) / quality.shape[2]',
+        '        mask = (mask * quality.unsqueeze(-1)).sum((0, 2)) / quality.shape[2]',
         ('test_feature_kd.py::test_memory_does_not_grow_with_queries',),
     ),
     Bug(
