@@ -210,10 +210,10 @@ BUGS = (
         ('test_linear_assignment.py::test_shapes_may_change_within_a_chain',),
     ),
     Bug(
-        'a row bids less than nothing',
+        'a row bids more than it gains by its column',
         'shortest_paths.py',
         'duals[column] -= second - low',
-        'duals[column] += second - low',
+        'duals[column] -= 2 * (second - low)',
         ('test_linear_assignment.py::test_equals_scipy',),
     ),
     Bug(
