@@ -93,8 +93,15 @@ NORMALISED = dict(type='DetDataPreprocessor', **UNIT_RGB)
 DECAYED = {'.architecture.backbone.type': 'TinyConvNeXt', 'optim_wrapper': LAYER_DECAY}
 ONE_NAME = {'train_dataloader.dataset.metainfo.classes': 'circle'}
 PARTS = ('dataloader', 'evaluator', 'cfg')
+UNHOOKED = {'.class_map': 'auto', 'custom_hooks': []}
+CHECKS_TEACHER = dict(type='TeacherCheckHook')
 NO_VALIDATION = {f'{split}_{part}': None for split in ('val', 'test') for part in PARTS}
 VALUES = [
+    *(
+        (f'7 {hook}', dict(custom_hooks=[CHECKS_TEACHER, dict(type=hook)]), f'{hook} needs model')
+        for hook in ('MeanTeacherHook', 'SetEpochInfoHook')
+    ),
+    ('7 two students', {'val_cfg.type': 'TeacherStudentValLoop'}, 'ValLoop needs model'),
     ('0 the base', {}),
     ('4 layer decay', {**DECAYED, 'optim_wrapper.optimizer.weight_decay': 0.1}),
     ('4 layer decay without decay', DECAYED, 'optimizer.weight_decay, 0', 'TypeError'),
@@ -113,6 +120,7 @@ VALUES = [
     ('15 no train_cfg', {'.architecture.train_cfg': None}, 'train_cfg is missing'),
     ('15 a misspelt package', {'.teacher': 'mmdett::a/b.py'}, "no package 'mmdett'"),
     ('15 AMP on a CPU', {'optim_wrapper.type': 'AmpOptimWrapper'}, 'AmpOptimizerWrapper'),
+    ('16 by name, no hook', UNHOOKED, "needs dict.type='TeacherCheckHook'", 'needs class names'),
     ('16 an unknown class by number', {'.class_map': [0, -1, 2]}),
     ('17 another normalisation', {'.data_preprocessor': NORMALISED}),
     ('17 a sharpener', {'.data_preprocessor': dict(UNIT_RGB, type='Sharpened')}, 'may do more'),
