@@ -298,7 +298,8 @@ def _(config, place, channels, color):
 
 @case('12 a coarsest level of one pixel')
 def _(config, place):
-    config.model.update(architecture=detector('deformable'), teacher=detector('deformable', 3))
+    config.model.architecture = detector('deformable')
+    config.model.teacher = detector('deformable', num_layers=3)
 
 
 ROOM = r'images of \(16, 16\) pixels give 6 feature pixels, the teacher DINO picks 12'
