@@ -2,13 +2,11 @@
 
 import copy
 
-import torch
 from mmdet.models.detectors import DeformableDETR
 from mmdet.registry import MODELS
 
 from tests import trainings
 from tests.detectors.test_levels import PATCHES
-from tests.tiny_detectors import build
 
 TEACHER_CLASSES = ('ring', 'cross', 'circle')  # it knows no hexagon
 
@@ -36,15 +34,20 @@ def train_and_check(config, folder):
     return ended, checked
 
 
-def test_levels_of_a_patch_backbone_at_odd_sizes(tmp_path):
-    config = config_of(tmp_path)
+def use_patches(config, sides):
+    """A student of patches, and square images of random sizes."""
     config.model.architecture.backbone = dict(PATCHES)
     config.model.architecture.neck.in_channels = [8, 16, 32]
     resize = config.train_dataloader.dataset.pipeline[2]
-    resize.update(scales=[(64, 64), (70, 70), (93, 93)], type='RandomChoiceResize')
+    resize.update(scales=[(side, side) for side in sides], type='RandomChoiceResize')
     resize.update(keep_ratio=False)
     resize.pop('scale')
     config.train_dataloader.batch_size = 1
+
+
+def test_levels_of_a_patch_backbone_at_odd_sizes(tmp_path):
+    config = config_of(tmp_path)
+    use_patches(config, [64, 70, 93])
     ended, checked = train_and_check(config, tmp_path)
     assert ended.code == 0, ended.output
     strides = '[8, 16, 32] / [8, 16, 32], distilled: [8, 16, 32]'
@@ -64,9 +67,7 @@ def test_a_loss_that_would_be_dropped(tmp_path):
 
 def test_a_class_that_the_teacher_does_not_know(tmp_path):
     config = config_of(tmp_path)
-    state = build(trainings.small_detector(num_layers=3), seed=7).state_dict()
-    meta = dict(dataset_meta=dict(classes=TEACHER_CLASSES))
-    torch.save(dict(meta=meta, state_dict=state), tmp_path / 'teacher.pth')
+    trainings.save_random(tmp_path / 'teacher.pth', config.model.teacher, TEACHER_CLASSES)
     config.model.class_map = 'auto'
     ended, checked = train_and_check(config, tmp_path)
     assert ended.code == 0, ended.output

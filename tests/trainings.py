@@ -6,6 +6,7 @@ A distillation of a tiny Deformable DETR, with dropout and flips, on a few drawn
 0.1 s per iteration.
 """
 
+import copy
 import importlib.util
 import json
 import multiprocessing
@@ -66,8 +67,13 @@ def small_detector(variant: str = 'deformable', num_layers: int = 2) -> Dict[str
 
 def save_teacher(path: Path, variant: str = 'deformable') -> Path:
     """A checkpoint of random weights for `small_detector(variant, num_layers=3)`."""
-    state = build(small_detector(variant, 3), seed=7).state_dict()
-    torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=CLASSES))), path)
+    return save_random(path, small_detector(variant, 3))
+
+
+def save_random(path: Path, model: Dict[str, Any], classes: Sequence[str] = CLASSES) -> Path:
+    """A checkpoint of random weights for a model config, with the names of its classes."""
+    state = build(copy.deepcopy(model), seed=7).state_dict()
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=classes))), path)
     return path
 
 

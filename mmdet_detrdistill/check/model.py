@@ -114,12 +114,21 @@ def describe_start(config: Config, model: DETRDistill) -> Rows:
 
 
 def describe_optimizer(config: Config, model: DETRDistill) -> Rows:
-    """Build the optimizer as a training does, and count its parameter groups."""
+    """Build the optimizer as a training does, and count its parameter groups.
+
+    Raises:
+        ValueError: a group has None for its weight decay, which no step can use.
+    """
     if 'optim_wrapper' not in config:
         return []
     config = deepcopy(config)
     use_student_names(config)
     groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
+    if any(group.get('weight_decay', 0) is None for group in groups):
+        raise ValueError(
+            'optim_wrapper.constructor gives parameters no weight decay to step with: set '
+            'optim_wrapper.optimizer.weight_decay, 0 for none'
+        )
     rates = sorted({group['lr'] for group in groups})
     text = f'{len(groups)} parameter groups, learning rates {rates[0]:g} to {rates[-1]:g}'
     return [('optimizer', text)]

@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from ..checkpoints.read import CheckpointError
 from ..compat.environment import versions
 from ..detectors.class_map import settle_classes
-from ..hooks.teacher_check import check_hooks
+from ..hooks.teacher_check import check_hooks, check_names_are_given
 from ..registry import SCOPE as PACKAGE
 from ..registry import scope_of
 from .batch import Rows, first_batch
@@ -72,6 +72,7 @@ def check(
     with quiet(), scope_of(config):
         model = build(config, random_teacher)
         check_hooks(config, model)
+        check_names_are_given(config, model)
         rows = describe(model) + describe_start(config, model)
         model.student_adapter.check_num_predictions()
         batch, source, names, labels = first_batch(config, size, model.student_adapter, synthetic)

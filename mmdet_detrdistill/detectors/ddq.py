@@ -22,6 +22,15 @@ class DDQAdapter(DetectorAdapter):
     def check_room(self, features: Sequence[Tensor], size: Sequence[int]) -> None:
         """Take any image: DDQ fills up with empty queries."""
 
+    def check_num_predictions(self) -> None:
+        """Likewise refuse a single decoder layer: DDQ predicts what it selects between two."""
+        super().check_num_predictions()
+        if self.num_layers[1] == 1:
+            raise ValueError(
+                f'{self.side}: MMDetection cannot predict with a {type(self.detector).__name__} of '
+                'one decoder layer, as a validation does: set decoder.num_layers to 2 or more'
+            )
+
     def decode(
         self, state: EncoderState, queries: Optional[Dict[str, Tensor]] = None
     ) -> DecoderOutputs:

@@ -43,9 +43,7 @@ def check_hooks(config: Config, model: nn.Module) -> None:
     Raises:
         ValueError: names the hook or loop, and the attribute.
     """
-    hooks = [*(config.get('custom_hooks') or []), *(config.get('default_hooks') or {}).values()]
-    found = [class_of('HOOKS', hook) for hook in hooks]
-    for kind in (*found, class_of('LOOPS', config.get('val_cfg'))):
+    for kind in (*hook_classes(config), class_of('LOOPS', config.get('val_cfg'))):
         for known, (name, advice) in OF_OTHER_MODELS.items():
             if isinstance(kind, type) and issubclass(kind, known) and not hasattr(model, name):
                 student = type(model.student).__name__
@@ -53,6 +51,26 @@ def check_hooks(config: Config, model: nn.Module) -> None:
                     f'{kind.__name__} needs model.{name}, which neither DETRDistill nor its '
                     f'student {student} has: {advice}'
                 )
+
+
+def hook_classes(config: Config) -> List[Any]:
+    """Return the classes of a config's hooks, None for one that is not registered."""
+    hooks = [*(config.get('custom_hooks') or []), *(config.get('default_hooks') or {}).values()]
+    return [class_of('HOOKS', hook) for hook in hooks]
+
+
+def check_names_are_given(config: Config, model: Any) -> None:
+    """Refuse a config that pairs classes by name and lacks the `TeacherCheckHook` that does so.
+
+    Raises:
+        ValueError: says what to add.
+    """
+    by_name = isinstance(model.class_map_config, (str, dict)) or model.teacher_adapter.prompted
+    kinds = [kind for kind in hook_classes(config) if isinstance(kind, type)]
+    if by_name and not any(issubclass(kind, TeacherCheckHook) for kind in kinds):
+        raise ValueError(
+            "classes are paired by name, which needs dict(type='TeacherCheckHook') in custom_hooks"
+        )
 
 
 @register('HOOKS')

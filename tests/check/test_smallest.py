@@ -67,18 +67,23 @@ def test_an_image_without_room_is_refused_with_its_size():
         assert adapter.forward_pass(images, samples).outputs.logits.shape[2] == 100
 
 
-def test_check_and_training_name_teacher_size_and_queries(tmp_path):
-    """The first batch is large enough, the smallest scale of the pipeline is not."""
-    trainings.draw_images(tmp_path / 'data')
-    trainings.save_teacher(tmp_path / 'teacher.pth', 'dino')
-    config = trainings.distillation(tmp_path / 'data', tmp_path / 'teacher.pth', epochs=1)
+def shrink_images(config, sides):
+    """A DINO teacher, and images of random sizes, of which 16 pixels are too few for it."""
     config.model.teacher = trainings.small_detector('dino', num_layers=3)
     config.model.distiller.distill_losses.pop('loss_assign_kd')
     config.model.distiller.distill_losses.pop('loss_feature_kd')
     resize = config.train_dataloader.dataset.pipeline[2]
     resize.pop('scale'), resize.pop('keep_ratio')
-    resize.update(type='RandomChoiceResize', scales=[(128, 128), (16, 16)])
+    resize.update(type='RandomChoiceResize', scales=[(side, side) for side in sides])
     config.train_dataloader.update(batch_size=1)
+
+
+def test_check_and_training_name_teacher_size_and_queries(tmp_path):
+    """The first batch is large enough, the smallest scale of the pipeline is not."""
+    trainings.draw_images(tmp_path / 'data')
+    trainings.save_teacher(tmp_path / 'teacher.pth', 'dino')
+    config = trainings.distillation(tmp_path / 'data', tmp_path / 'teacher.pth', epochs=1)
+    shrink_images(config, [128, 16])
     pattern = r'images of \(16, 16\) pixels give 6 feature pixels, the teacher DINO picks 12'
     ended = trainings.run_training(config, tmp_path / 'work')
     assert ended.code != 0

@@ -212,31 +212,31 @@ IMAGE = dict(id=1, file_name='a.png', width=4, height=4)
 TWO = [label(2), label(2, id=8)]
 
 
-@pytest.mark.parametrize(
-    'changes, message',
-    [
-        (
-            dict(annotations=[label(2), without(label(2, id=8), 'area')]),
-            'annotation 8 has no `area`',
-        ),
-        (dict(annotations=[without(label(2), 'bbox')]), 'annotation 1 has no `bbox`'),
-        (dict(annotations=[without(label(2), 'id')]), 'annotation number 0 has no `id`'),
-        (dict(annotations=[label(2, bbox='1 2 3 4')]), '`bbox` of annotation 1 must be .x, y, w'),
-        (dict(annotations=[label(2, bbox=[1, '2', 3, 4])]), '`bbox` of annotation 1 must be'),
-        (
-            dict(annotations=[label(2, area='9')]),
-            '`area` of annotation 1 must be a number',
-        ),
-        (dict(annotations=[label(2), label(5)]), 'more than one annotation has the id 1'),
-        (dict(images=[without(IMAGE, 'width')]), 'image 1 has no `width`'),
-        (dict(images=[dict(IMAGE, height='4')]), '`height` of image 1 must be a number'),
-        (dict(images=[IMAGE, IMAGE]), 'more than one image has the id 1'),
-        (dict(annotations=[]), 'no object of the classes cat, dog, cow is labelled'),
-        (dict(annotations=[label('2')]), 'no object .* 1 of a category that is not in the file'),
-        (dict(annotations=[label(2, image_id=7)]), 'no object .* 1 of an image that is not in the'),
-        (dict(annotations=[label(2, area=0)]), 'no object .* 1 of less than a pixel or outside'),
-    ],
-)
+IMPERFECT = [
+    (
+        dict(annotations=[label(2), without(label(2, id=8), 'area')]),
+        'annotation 8 has no `area`',
+    ),
+    (dict(annotations=[without(label(2), 'bbox')]), 'annotation 1 has no `bbox`'),
+    (dict(annotations=[without(label(2), 'id')]), 'annotation number 0 has no `id`'),
+    (dict(annotations=[label(2, bbox='1 2 3 4')]), '`bbox` of annotation 1 must be .x, y, w'),
+    (dict(annotations=[label(2, bbox=[1, '2', 3, 4])]), '`bbox` of annotation 1 must be'),
+    (
+        dict(annotations=[label(2, area='9')]),
+        '`area` of annotation 1 must be a number',
+    ),
+    (dict(annotations=[label(2), label(5)]), 'more than one annotation has the id 1'),
+    (dict(images=[without(IMAGE, 'width')]), 'image 1 has no `width`'),
+    (dict(images=[dict(IMAGE, height='4')]), '`height` of image 1 must be a number'),
+    (dict(images=[IMAGE, IMAGE]), 'more than one image has the id 1'),
+    (dict(annotations=[]), 'no object of the classes cat, dog, cow is labelled'),
+    (dict(annotations=[label('2')]), 'no object .* 1 of a category that is not in the file'),
+    (dict(annotations=[label(2, image_id=7)]), 'no object .* 1 of an image that is not in the'),
+    (dict(annotations=[label(2, area=0)]), 'no object .* 1 of less than a pixel or outside'),
+]
+
+
+@pytest.mark.parametrize(('changes', 'message'), IMPERFECT)
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_imperfect_files(root, split, changes, message):
     """One error that names file, id and key; see MMDetection's `CocoDataset.parse_data_info`."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmdet_detrdistill.detectors import build_adapter
-from tests.tiny_detectors import VARIANTS, batch, tiny
+from tests.tiny_detectors import VARIANTS, batch, build, tiny
+from tests.trainings import small_detector
 
 BATCHES = {
     'padded': dict(padded=True),
@@ -30,6 +31,15 @@ def test_forward_pass_equals_loss(detector, kind):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_one_decoder_layer(variant):
     check_parity(tiny(variant, num_layers=1), 'padded')
+
+
+def test_ddq_of_one_decoder_layer_is_trained_only():
+    """MMDetection's own prediction stops."""
+    detector = build(small_detector('ddq', num_layers=1)).eval()
+    with pytest.raises(IndexError):
+        detector.predict(*batch())
+    with pytest.raises(ValueError, match='student: MMDetection cannot predict with a DDQDETR'):
+        build_adapter(detector).check_num_predictions()
 
 
 def check_parity(detector, kind, rtol=0):

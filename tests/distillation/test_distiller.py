@@ -87,26 +87,26 @@ MAPPED = dict(
 CWD = dict(type='ChannelWiseDivergence')
 
 
-@pytest.mark.parametrize(
-    'name, entry, message',
-    [
-        ('loss_feature_kd', CWD, 'ChannelWiseDivergence is no DistillLoss and has no entry in'),
-        ('loss_cwd', dict(type='mmrazor.ChannelWiseDivergence'), 'has no entry in'),
-        ('loss_logits_kd', dict(type='FeatureKDLoss'), "goes by the name 'loss_feature_kd'"),
-        ('loss_logits_kd', dict(type='LogitKDLoss'), "no registered 'LogitKDLoss'"),
-        ('loss_logits_kd', dict(loss_weight=1.0), 'must be None or a dict with the `type`'),
-        ('loss_logits_kd', [OURS['loss_logits_kd']], 'must be None or a dict'),
-        ('loss_logits_kd', 'LogitsKDLoss', 'must be None or a dict'),
-        ('loss_logits_kd', False, 'must be None or a dict'),
-        ('loss_logits_kd', dict(type='LogitsKDLoss', loss_weight=-1), 'loss_weight must be >= 0'),
-        ('loss_logits_kd', dict(type='LogitsKDLoss', bbox_weight='5'), 'must be a number'),
-        ('loss_logits_kd', dict(type='LogitsKDLoss', negative_cls='False'), 'True or False'),
-        ('loss_feature_kd', dict(type='FeatureKDLoss', gamma=1.5), r'gamma must lie in \[0, 1\]'),
-        ('loss_assign_kd', dict(type='AssignKDLoss', injection='auto'), 'a dict with a `type`'),
-        ('loss_assign_kd', dict(type='AssignKDLoss', injection={}), 'a dict with a `type`'),
-        ('kd_of_mine', dict(type='OwnLoss'), 'a DistillLoss is named loss_'),
-    ],
-)
+MALFORMED = [
+    ('loss_feature_kd', CWD, 'ChannelWiseDivergence is no DistillLoss and has no entry in'),
+    ('loss_cwd', dict(type='mmrazor.ChannelWiseDivergence'), 'has no entry in'),
+    ('loss_logits_kd', dict(type='FeatureKDLoss'), "goes by the name 'loss_feature_kd'"),
+    ('loss_logits_kd', dict(type='LogitKDLoss'), "no registered 'LogitKDLoss'"),
+    ('loss_logits_kd', dict(loss_weight=1.0), 'must be None or a dict with the `type`'),
+    ('loss_logits_kd', [OURS['loss_logits_kd']], 'must be None or a dict'),
+    ('loss_logits_kd', 'LogitsKDLoss', 'must be None or a dict'),
+    ('loss_logits_kd', False, 'must be None or a dict'),
+    ('loss_logits_kd', dict(type='LogitsKDLoss', loss_weight=-1), 'loss_weight must be >= 0'),
+    ('loss_logits_kd', dict(type='LogitsKDLoss', bbox_weight='5'), 'must be a number'),
+    ('loss_logits_kd', dict(type='LogitsKDLoss', negative_cls='False'), 'True or False'),
+    ('loss_feature_kd', dict(type='FeatureKDLoss', gamma=1.5), r'gamma must lie in \[0, 1\]'),
+    ('loss_assign_kd', dict(type='AssignKDLoss', injection='auto'), 'a dict with a `type`'),
+    ('loss_assign_kd', dict(type='AssignKDLoss', injection={}), 'a dict with a `type`'),
+    ('kd_of_mine', dict(type='OwnLoss'), 'a DistillLoss is named loss_'),
+]
+
+
+@pytest.mark.parametrize(('name', 'entry', 'message'), MALFORMED)
 def test_every_entry_is_compared(name, entry, message):
     with pytest.raises(ValueError, match=message):
         build(distill_losses={name: entry})

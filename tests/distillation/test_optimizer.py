@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmdet_detrdistill import DETRDistill
+from mmdet_detrdistill.check.model import describe_optimizer
 from mmdet_detrdistill.distillation.optimizer import use_student_names
 from tests import trainings
 from tests.tiny_detectors import tiny
@@ -68,6 +69,20 @@ def test_groups_are_those_of_the_student_alone(options):
     learned = {id(value): (1e-3, 0.1) for value in model.distiller.parameters()}
     assert len(learned) == 2
     assert found == {**alone, **learned}
+
+
+def test_check_refuses_groups_without_weight_decay():
+    """MMDetection's layer decay passes on a weight decay that is not there; a step needs one."""
+    student = tiny('deformable', 1, width=64)
+    student.backbone.__class__ = TinyConvNeXt
+    model = DETRDistill(student, tiny('deformable', 2, width=64), dict(type='DETRDistiller'))
+    options = dict(copy.deepcopy(LAYER_DECAY), optimizer=dict(type='AdamW', lr=1e-3))
+    config = Config(dict(model=dict(type='DETRDistill'), optim_wrapper=options))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        with pytest.raises(ValueError, match=r'set optim_wrapper\.optimizer\.weight_decay'):
+            describe_optimizer(config, model)
+        config.optim_wrapper.optimizer.weight_decay = 0.1
+        assert 'learning rates' in dict(describe_optimizer(config, model))['optimizer']
 
 
 @pytest.mark.parametrize('options', [{}, dict(constructor='DefaultOptimWrapperConstructor')])

@@ -1,13 +1,11 @@
 """MMRazor's validation loop scores a teacher of other classes as the student is scored."""
 
-import copy
-
 import torch
 from mmengine.structures import InstanceData
 
 from mmdet_detrdistill.detectors.class_map import give_student_labels, make_class_map
 from tests import trainings
-from tests.tiny_detectors import build, sample_of
+from tests.tiny_detectors import sample_of
 
 #: the student's circle, hexagon and ring are its 4, none and 0
 TEACHER_CLASSES = ('ring', 'cross', 'star', 'moon', 'circle')
@@ -24,17 +22,19 @@ def test_labels_by_hand():
     assert torch.equal(sample.pred_instances.scores, torch.tensor([0.9, 0.7, 0.5]))
 
 
-def test_training_with_a_class_map_is_validated(tmp_path):
+def score_a_teacher_of_more_classes(config, folder):
     """A label of the teacher beyond the student's three would stop the metric."""
-    trainings.draw_images(tmp_path / 'data')
     teacher = trainings.small_detector(num_layers=3)
     teacher['bbox_head']['num_classes'] = len(TEACHER_CLASSES)
-    state = build(copy.deepcopy(teacher), 2).state_dict()
-    meta = dict(dataset_meta=dict(classes=TEACHER_CLASSES))
-    torch.save(dict(meta=meta, state_dict=state), tmp_path / 'teacher.pth')
-    config = trainings.distillation(tmp_path / 'data', tmp_path / 'teacher.pth', epochs=1)
-    config.model.update(teacher=teacher, class_map='auto')
+    path = trainings.save_random(folder / 'teacher_of_five.pth', teacher, TEACHER_CLASSES)
+    config.model.update(teacher=teacher, teacher_ckpt=str(path), class_map='auto')
     config.val_cfg = dict(type='mmrazor.SingleTeacherDistillValLoop')
+
+
+def test_training_with_a_class_map_is_validated(tmp_path):
+    data = trainings.draw_images(tmp_path / 'data')
+    config = trainings.distillation(data, tmp_path / 'teacher.pth', epochs=1)
+    score_a_teacher_of_more_classes(config, tmp_path)
     ended = trainings.run_training(config, tmp_path / 'work')
     assert ended.code == 0, ended.output
     assert 'circle <- circle, hexagon <- nothing, ring <- ring' in ended.output

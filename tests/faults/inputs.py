@@ -16,12 +16,14 @@ from tests.trainings import distillation, run_training
 NAMED = 'error that names the image'
 
 
-def with_data(place: Place, folder: Path, edit: Callable[[Dict[str, Any], Path], Any]) -> Config:
-    """The config on a copy of the data whose training file `edit` changes in place."""
+def with_data(
+    place: Place, folder: Path, edit: Callable[[Dict[str, Any], Path], Any], split: str = 'train'
+) -> Config:
+    """The config on a copy of the data whose annotation file `edit` changes in place."""
     shutil.copytree(place.data, folder / 'data')
-    path = folder / 'data' / 'annotations' / 'instances_train.json'
+    path = folder / 'data' / 'annotations' / f'instances_{split}.json'
     content = json.loads(path.read_text())
-    edit(content, folder / 'data' / 'train')
+    edit(content, folder / 'data' / split)
     path.write_text(json.dumps(content))
     return distillation(folder / 'data', place.teacher, epochs=1)
 

@@ -17,6 +17,7 @@ from mmengine.structures import InstanceData
 from mmdet_detrdistill import TeacherCheckHook
 from mmdet_detrdistill.detectors.class_map import make_class_map
 from mmdet_detrdistill.distillation import TeacherPass
+from mmdet_detrdistill.hooks.teacher_check import check_names_are_given
 
 
 def runner_with(teacher_classes, data_classes):
@@ -181,3 +182,15 @@ def test_hooks_of_other_models_are_refused(key, value, message):
         TeacherCheckHook().before_train(runner)
     runner.model.set_epoch = runner.model.semi_train_cfg = runner.model.semi_test_cfg = {}
     TeacherCheckHook().before_train(runner)
+
+
+@pytest.mark.parametrize('class_map', [None, [0, 1], 'auto', dict(a='b')])
+def test_check_asks_for_the_hook_that_pairs_by_name(class_map):
+    model = runner_with(('a', 'b'), ('a', 'b')).model
+    model.class_map_config = class_map
+    check_names_are_given(Config(dict(custom_hooks=[dict(type='TeacherCheckHook')])), model)
+    if class_map in (None, [0, 1]):
+        check_names_are_given(Config(), model)
+        return
+    with pytest.raises(ValueError, match='TeacherCheckHook'):
+        check_names_are_given(Config(), model)
