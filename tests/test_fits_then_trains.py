@@ -1,7 +1,7 @@
 """What tools/check.py says of a user's config holds in training: FITS trains, the rest is refused.
 
-The cases go by the numbers of their faults in issue 12. Each is checked and then trained for an
-epoch of three iterations, with the validation after it.
+Each case is checked and then trained for an epoch of three iterations, with the validation after
+it. Cases of one kind share the number at the beginning of their names.
 """
 
 import copy
