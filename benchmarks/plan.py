@@ -69,6 +69,7 @@ def without(*losses: str) -> List[str]:
     return [f'model.distiller.distill_losses.loss_{loss}_kd=None' for loss in losses]
 
 
+ALIGNED = option('aligned', 'type', 'AlignedKDLoss')
 ROWS: Dict[str, Row] = {
     'teacher': Row('the teacher', config='teacher'),
     'alone': Row('the student alone', config='student'),
@@ -87,11 +88,11 @@ ROWS: Dict[str, Row] = {
         "all three, feature with `mask='ground_truth'`", [option('feature', 'mask', 'ground_truth')]
     ),
     'adaptive': Row('all three, each held at half of the task loss', config='distilled_adaptive'),
-    'aligned': Row(
-        'the aligned loss alone', [*without(*LOSSES), option('aligned', 'type', 'AlignedKDLoss')]
-    ),
-    'all and aligned': Row(
-        'all three and the aligned loss', [option('aligned', 'type', 'AlignedKDLoss')]
+    'aligned': Row('the aligned loss alone', [*without(*LOSSES), ALIGNED]),
+    'all and aligned': Row('all three and the aligned loss', [ALIGNED]),
+    'logits and assign': Row('without the feature loss', without('feature')),
+    'assign and aligned': Row(
+        'the assignment loss and the aligned loss', [*without('logits', 'feature'), ALIGNED]
     ),
     'random boxes': Row('the aligned loss, random boxes too', config='distilled_random_boxes'),
     'object boxes': Row('the aligned loss, boxes of objects too', config='distilled_object_boxes'),
@@ -107,6 +108,8 @@ BASIC = ('teacher', 'alone', 'all')
 TENTH = ('unlabelled', 'all, strong', 'unlabelled, strong')
 PARTS = ('logits', 'feature', 'assign', 'aligned', 'ended', 'half', 'double', 'released')
 OPTIONS = (
+    'logits and assign',
+    'assign and aligned',
     'all and aligned',
     'hard negatives',
     'random boxes',
