@@ -77,6 +77,12 @@ ROWS: Dict[str, Row] = {
     'logits': Row('the logits loss alone', without('feature', 'assign')),
     'feature': Row('the feature loss alone', without('logits', 'assign')),
     'assign': Row('the assignment loss alone', without('logits', 'feature')),
+    'aligned': Row('the aligned loss alone', [*without(*LOSSES), ALIGNED]),
+    'logits and assign': Row('without the feature loss', without('feature')),
+    'assign and aligned': Row(
+        'the assignment loss and the aligned loss', [*without('logits', 'feature'), ALIGNED]
+    ),
+    'all and aligned': Row('all three and the aligned loss', [ALIGNED]),
     'released': Row('all three, preset `released`', each('preset', 'released')),
     'ended': Row('all three, ended for the last quarter', config='distilled_ended'),
     'half': Row('all three, half weight', each('loss_weight', 0.5)),
@@ -88,12 +94,6 @@ ROWS: Dict[str, Row] = {
         "all three, feature with `mask='ground_truth'`", [option('feature', 'mask', 'ground_truth')]
     ),
     'adaptive': Row('all three, each held at half of the task loss', config='distilled_adaptive'),
-    'aligned': Row('the aligned loss alone', [*without(*LOSSES), ALIGNED]),
-    'all and aligned': Row('all three and the aligned loss', [ALIGNED]),
-    'logits and assign': Row('without the feature loss', without('feature')),
-    'assign and aligned': Row(
-        'the assignment loss and the aligned loss', [*without('logits', 'feature'), ALIGNED]
-    ),
     'random boxes': Row('the aligned loss, random boxes too', config='distilled_random_boxes'),
     'object boxes': Row('the aligned loss, boxes of objects too', config='distilled_object_boxes'),
     'unlabelled': Row('all three, other images unlabelled', config='unlabelled'),
@@ -106,11 +106,20 @@ ROWS: Dict[str, Row] = {
 }
 BASIC = ('teacher', 'alone', 'all')
 TENTH = ('unlabelled', 'all, strong', 'unlabelled, strong')
-PARTS = ('logits', 'feature', 'assign', 'aligned', 'ended', 'half', 'double', 'released')
-OPTIONS = (
+PARTS = (
+    'logits',
+    'feature',
+    'assign',
+    'aligned',
     'logits and assign',
     'assign and aligned',
     'all and aligned',
+    'ended',
+    'half',
+    'double',
+    'released',
+)
+OPTIONS = (
     'hard negatives',
     'random boxes',
     'object boxes',
