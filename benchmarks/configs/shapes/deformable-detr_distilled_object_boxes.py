@@ -1,16 +1,5 @@
-# The student, distilled by the aligned loss alone, on noisy boxes of the objects too.
-_base_ = './deformable-detr_distilled.py'
+# The same with noisy boxes of the objects in place of random ones.
+_base_ = './deformable-detr_distilled_random_boxes.py'
 
-model = dict(
-    distiller=dict(
-        distill_losses=dict(
-            loss_logits_kd=None,
-            loss_feature_kd=None,
-            loss_assign_kd=None,
-            loss_aligned_kd=dict(
-                type='AlignedKDLoss',
-                injection=[dict(type='auto'), dict(type='GroundTruthBoxInjection', num_queries=30)],
-            ),
-        )
-    )
-)
+injection = [dict(type='auto'), dict(type='GroundTruthBoxInjection', num_queries=30)]
+model = dict(distiller=dict(distill_losses=dict(loss_aligned_kd=dict(injection=injection))))
