@@ -15,6 +15,7 @@ import signal
 import sys
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 from unittest.mock import patch
@@ -166,6 +167,8 @@ def run(work: Callable[[], Any], log: Path) -> Ended:
     log.parent.mkdir(parents=True, exist_ok=True)
     process = PROCESSES.Process(target=_redirected, args=(work, log))
     with patch.dict(os.environ, OMP_NUM_THREADS='1'):
+        with working_directory(ROOT):  # the server finds `tests` there; MMRazor installs one too
+            forkserver.ensure_running()
         process.start()
     process.join()
     output = log.read_text(errors='replace') if log.exists() else ''
@@ -205,6 +208,16 @@ def run_training(
         written.dump(path)
     command = [str(path), '--work-dir', str(work_dir), *arguments]
     return run_tool('train', command, work_dir.with_name(f'{work_dir.name}.log'), before)
+
+
+@contextmanager
+def working_directory(path: Path) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def run_tool(
