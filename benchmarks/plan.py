@@ -105,6 +105,7 @@ ROWS: Dict[str, Row] = {
     ),
 }
 BASIC = ('teacher', 'alone', 'all')
+RECIPE = ('teacher', 'alone', 'aligned')
 TENTH = ('unlabelled', 'all, strong', 'unlabelled, strong')
 PARTS = (
     'logits',
@@ -199,8 +200,9 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     first, real = 'shapes-deformable', 'bccd-deformable'
     plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
     plan += [(first, PARTS)]
-    plan += [(f'shapes-{family}', BASIC) for family in ('conditional', 'dab', 'dino')]
+    plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
     plan += [(first, OPTIONS), (real, PARTS), ('aquarium-deformable', BASIC)]
+    plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
     plan += [('shapes-deformable-long', BASIC)]
     for cell, rows in plan:
         for seed in SEEDS:
