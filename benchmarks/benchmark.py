@@ -1,13 +1,14 @@
 """Time and memory of a distilled step, against the steps that it is made of.
 
     python benchmarks/benchmark.py CONFIG [--size 800 1333] [--images 2] [--repeats 3] [--reference]
+    python benchmarks/benchmark.py CONFIG --losses aligned paper logits+feature
     python benchmarks/benchmark.py CONFIG --sweep queries=100,300,900 stages=2,4,6
 
 Any distillation config; random weights and a synthetic batch. In one process and in turn it takes
-(a) the student's own step, (b) the teacher's inference, (c) the distilled step (steps: forward and
-backward; no optimizer), also without the injected pass, prints medians, spread and ratios such
-as c / (a + b); then each loss by itself, peak memory, and how many operations a step is made of
-(kernels, on a GPU). `--reference` adds the procedure of the released code.
+(a) the student's own step, (b) the teacher's inference, and the distilled step with each set of
+losses (steps: forward and backward; no optimizer), prints medians, spread and ratios such as
+aligned / (a + b); then each loss by itself, peak memory, and how many operations a step is made
+of (kernels, on a GPU). `--reference` adds the procedure of the released code.
 """
 
 import argparse
@@ -40,10 +41,9 @@ from mmengine.logging import MMLogger
 
 from mmdet_detrdistill.config.launch import add_common_options
 from mmdet_detrdistill.config.read import detector_config, read_config
+from mmdet_detrdistill.config.write import loss_configs
 
 SWEEPS = {'queries', 'images', 'stages', 'levels'}
-DISTILLED = ('distilled', 'not_injected')
-BESIDE = ('decoder', 'matching', 'gt_assignment')  # parts that are not summands of their own
 
 
 def seconds_of(
@@ -61,24 +61,28 @@ def seconds_of(
 
 def measure(config: Config, args: argparse.Namespace) -> Dict[str, Any]:
     """The whole report of one config as a dict."""
+    recipes = {words: loss_configs(words.split('+')) for words in args.losses}
+    own = config.model.distiller.distill_losses  # for the options of its losses
+    used = {name: own.get(name) or loss for r in recipes.values() for name, loss in r.items()}
+    config.model.distiller.distill_losses = used
     model = make_model(config, args.device)
     num_classes = model.student_adapter.num_classes
     batch = make_batch(tuple(args.size), args.images, args.objects, num_classes, args.device)
     report: Dict[str, Any] = {}
     if not args.parts_only:
-        steps = whole_steps(model, *batch)
+        steps = whole_steps(model, *batch, recipes)
         if args.reference:
             steps['released'] = reference_step(model, *batch)
         ready = {name: (lambda s=step: s) for name, step in steps.items()}
         report['seconds'] = seconds_of(ready, args)
     report['parts'] = seconds_of(parts(model, *batch), args)
     if not args.parts_only:
-        report['ratios'] = ratios(report)
+        report['ratios'] = ratios(report, recipes)
         weights = {name: weight_bytes(getattr(model, name)) for name in ('student', 'teacher')}
         found = {name: footprint(step, args.device) for name, step in steps.items()}
         peaks, report['operations'] = ({n: f[i] for n, f in found.items()} for i in (0, 1))
         base = sum(weights.values()) + peaks['student']
-        more = {name: sum(weights.values()) + peaks[name] for name in peaks if name in DISTILLED}
+        more = {name: sum(weights.values()) + peaks[name] for name in peaks if name in recipes}
         report['memory'] = dict(
             weights=weights, peaks=peaks, ratios={name: v / base for name, v in more.items()}
         )
@@ -93,21 +97,19 @@ def reference_step(model: Any, *batch: Any) -> Step:
     return step
 
 
-def ratios(report: Dict[str, Any]) -> Dict[str, float]:
-    """Of medians: a student's step, b teacher's inference, c distilled step."""
+def ratios(report: Dict[str, Any], recipes: Dict[str, Any]) -> Dict[str, float]:
+    """Of medians: a student's step, b teacher's inference, and distilled steps."""
     mid = {name: median(values) for name, values in report['seconds'].items()}
     part = {name: median(values) for name, values in report['parts'].items()}
     base = mid['student'] + mid['teacher']
-    found = {'c / (a + b)': mid['distilled'] / base}
-    if 'not_injected' in mid:
-        found['c without injected pass / (a + b)'] = mid['not_injected'] / base
-        found['c / (a + b + decoder)'] = mid['distilled'] / (base + part['decoder'])
-    matching = part.get('matching', 0.0) + part['gt_assignment']
-    found['matching / a'] = matching / mid['student']
-    losses = sum(value for name, value in part.items() if name not in BESIDE)
-    found['(a + b + parts) / c'] = (base + losses + part['gt_assignment']) / mid['distilled']
+    found = {f'{name} / (a + b)': mid[name] / base for name in recipes}
+    for name, losses in recipes.items():
+        parts = sum(part[loss[len('loss_') :]] for loss in losses) + part['gt_assignment']
+        found[f'(a + b + parts of {name}) / (a + b)'] = (base + parts) / base
+    if 'matching' in part:
+        found['matching / a'] = part['matching'] / mid['student']
     if 'released' in mid:
-        found['released / c'] = mid['released'] / mid['distilled']
+        found.update({f'released / {name}': mid['released'] / mid[name] for name in recipes})
     return found
 
 
@@ -118,7 +120,7 @@ def show(report: Dict[str, Any]) -> None:
             for name, values in report[title].items():
                 print(f'{name:14s} {median(values):9.4f} {min(values):9.4f} {max(values):9.4f}')
     for name, value in report.get('ratios', {}).items():
-        print(f'{name:30s} {value:7.3f}')
+        print(f'{name:40s} {value:7.3f}')
     if 'memory' in report:
         row = ', '.join(f'{name} {count}' for name, count in report['operations'].items())
         print(f'operations: {row}')
@@ -178,6 +180,12 @@ def parse_sweep(words: Sequence[str]) -> Dict[str, List[int]]:
 def main(argv: Optional[Sequence[str]] = None) -> Dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_common_options(parser)
+    parser.add_argument(
+        '--losses',
+        nargs='+',
+        default=['aligned', 'paper'],
+        help="sets of losses, each measured as a whole step; 'logits+feature' is one set",
+    )
     parser.add_argument('--size', type=int, nargs=2, default=[800, 1333], metavar=('H', 'W'))
     parser.add_argument('--images', type=int, default=2)
     parser.add_argument('--objects', type=int, default=7, help='per image')

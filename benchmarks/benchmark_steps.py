@@ -3,7 +3,8 @@
 import time
 import weakref
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Tuple
+from functools import partial
+from typing import Any, Callable, Collection, Dict, List, Mapping, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -106,33 +107,29 @@ def backward(total: Tensor) -> None:
         total.backward()
 
 
-def whole_steps(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Step]:
-    """(a) the student's own step, (b) the teacher's inference, (c) the distilled step.
+def whole_steps(
+    model: DETRDistill, images: Tensor, samples: List[Any], recipes: Mapping[str, Collection[str]]
+) -> Dict[str, Step]:
+    """(a) the student's own step, (b) the teacher's inference, the distilled step of each recipe.
 
-    Where a loss decodes a second time, `not_injected` is the distilled step without such losses.
+    Args:
+        recipes: names of the losses that are on, by the name of the step.
     """
 
     def train(losses: Callable[[], Dict[str, Tensor]]) -> None:
         model.zero_grad(set_to_none=True)
         backward(model.parse_losses(losses())[0])
 
-    def distilled() -> None:
+    def distilled(losses: Collection[str]) -> None:
+        for name in model.distiller.pair_losses:
+            model.distiller.set_scale(name, float(name in losses))
         train(lambda: model.loss(images, samples))
 
-    def not_injected() -> None:
-        for name in injecting:
-            model.distiller.set_scale(name, 0)
-        distilled()
-        for name in injecting:
-            model.distiller.set_scale(name, 1)
-
-    injecting = [name for name, loss in model.distiller.pair_losses.items() if loss.injects]
-    steps = {
+    return {
         'student': lambda: train(lambda: model.student.loss(images, samples)),
         'teacher': lambda: model.teacher_pass(images, samples),
-        'distilled': distilled,
+        **{name: partial(distilled, losses) for name, losses in recipes.items()},
     }
-    return {**steps, 'not_injected': not_injected} if injecting else steps
 
 
 def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, Callable[[], Step]]:

@@ -120,13 +120,8 @@ PARTS = (
     'double',
     'released',
 )
-OPTIONS = (
-    'hard negatives',
-    'random boxes',
-    'object boxes',
-    'object masks',
-    'adaptive',
-)
+OPTIONS = ('hard negatives', 'object masks', 'adaptive')
+BOXES = ('random boxes', 'object boxes')  # need queries with anchors
 SHAPES_96 = (('--train', 800), ('--val', 400), ('--size', 96), ('--max-objects', 4))
 AQUARIUM = (
     'Photographs: "Aquarium Combined" by the Roboflow team, '
@@ -201,7 +196,7 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
     plan += [(first, PARTS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
-    plan += [(first, OPTIONS), (real, PARTS), ('aquarium-deformable', BASIC)]
+    plan += [(first, OPTIONS), ('shapes-dab', BOXES), (real, PARTS), ('aquarium-deformable', BASIC)]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
     plan += [('shapes-deformable-long', BASIC)]
     for cell, rows in plan:

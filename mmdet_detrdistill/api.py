@@ -2,7 +2,7 @@
 
 import os
 import os.path as osp
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -14,7 +14,7 @@ from .checkpoints.read import load_checkpoint_file, load_state_strictly, unwrap_
 from .checkpoints.resume import check_start, make_resumable, newest_checkpoint
 from .config.launch import join_processes, scale_learning_rate, use_mixed_precision
 from .config.read import load_config, open_config
-from .config.write import compose, write_loadable
+from .config.write import RECOMMENDED, compose, write_loadable
 from .distillation.optimizer import use_student_names
 
 
@@ -24,6 +24,7 @@ def distill(
     teacher_ckpt: str,
     *,
     data_root: Optional[str] = None,
+    losses: Sequence[str] = RECOMMENDED,
     options: Optional[Dict[str, Any]] = None,
     out: Optional[str] = None,
     work_dir: Optional[str] = None,
@@ -42,7 +43,13 @@ def distill(
         What `write_config` and `check.run.check` raise: nothing is trained then.
     """
     path = write_config(
-        student, teacher, teacher_ckpt, data_root=data_root, options=options, out=out
+        student,
+        teacher,
+        teacher_ckpt,
+        data_root=data_root,
+        losses=losses,
+        options=options,
+        out=out,
     )
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     for _ in check(open_config(path), device=device, needs_data=True):
@@ -56,6 +63,7 @@ def write_config(
     teacher_ckpt: str,
     *,
     data_root: Optional[str] = None,
+    losses: Sequence[str] = RECOMMENDED,
     options: Optional[Dict[str, Any]] = None,
     out: Optional[str] = None,
 ) -> str:
@@ -68,6 +76,8 @@ def write_config(
         teacher_ckpt: the teacher's checkpoint.
         data_root: folder of a data set in COCO format, see `coco_format`; None: the data of the
             student's config.
+        losses: some of 'logits', 'feature', 'assign', 'aligned'; 'paper' stands for the first
+            three, those of DETRDistill.
         options: overrides by dotted name, part of what is written. `model.architecture.` and
             `model.teacher.` stand before a setting of the student's and of the teacher's model.
         out: file to write; None: detrdistill_STUDENT-from-TEACHER.py in the working directory.
@@ -77,7 +87,8 @@ def write_config(
 
     Raises:
         FileNotFoundError: no such config.
-        ValueError: a side's config is no plain detector, or an option belongs nowhere.
+        ValueError: a side's config is no plain detector, a loss is unknown, or an option belongs
+            nowhere.
         FileExistsError: the file is there and says something else.
     """
     sides = dict(student=student, teacher=teacher)
@@ -91,7 +102,8 @@ def write_config(
         names = (osp.splitext(osp.basename(path))[0] for path in (student, teacher))
         out = 'detrdistill_{}-from-{}.py'.format(*names)
     base = configs['student']
-    text = compose(student, base, teacher, teacher_ckpt, data_root, dict(options or {}), out)
+    given = dict(options or {})
+    text = compose(student, base, teacher, teacher_ckpt, data_root, given, out, losses)
     if osp.exists(out):
         with open(out, encoding='utf-8') as file:
             if file.read() == text:

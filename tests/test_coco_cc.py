@@ -15,7 +15,7 @@ from tests.trainings import in_logs, run_tool
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / 'shared' / 'data' / 'coco_cc'
 (CONFIG,) = (ROOT / 'configs' / 'coco_format').glob('detrdistill_*.py')
-LOSSES = ('loss_logits_kd.cls', 'loss_feature_kd', 'loss_assign_kd.cls')
+LOSSES = ('loss_aligned_kd.cls', 'loss_logits_kd.cls', 'loss_feature_kd', 'loss_assign_kd.cls')
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason='the data set is not here')
@@ -24,6 +24,10 @@ def test_trains_an_epoch_and_evaluates(tmp_path):
     options = [
         f'data_root={DATA}',
         f'model.teacher_ckpt={tmp_path / "teacher.pth"}',
+        *(
+            f'model.distiller.distill_losses.loss_{name.lower()}_kd.type={name}KDLoss'
+            for name in ('Logits', 'Feature', 'Assign')
+        ),
         'train_cfg.max_epochs=1',
         'default_hooks.logger.interval=1',
         'train_dataloader.dataset.pipeline.2.scale=(128,128)',

@@ -69,7 +69,7 @@ def test_losses_beside_ours_have_their_values(example):
         for f in (student, teacher)
     )
     assert_close(losses['loss_pkd'], F.mse_loss(normal_s, normal_t) / 2, rtol=1e-4, atol=1e-6)
-    assert losses['loss_mgd'] > 0 and 'loss_assign_kd.cls' in losses
+    assert losses['loss_mgd'] > 0 and 'loss_aligned_kd.cls' in losses
     model.parse_losses(losses)[0].backward()
     gradients = [parameter.grad for parameter in model.distiller.connectors.parameters()]
     assert gradients and all(float(gradient.abs().sum()) > 0 for gradient in gradients)
@@ -97,7 +97,7 @@ def test_stop_hook_and_validation_loop(trained):
     """Distillation ends with the first epoch; the teacher, in no module tree, is scored too."""
     _, runner = trained
     assert len(logged(runner, 'train/loss_cls')) == 4
-    for name in ('loss_cwd', 'loss_pkd', 'loss_mgd', 'loss_logits_kd.cls', 'loss_feature_kd'):
+    for name in ('loss_cwd', 'loss_pkd', 'loss_mgd', 'loss_aligned_kd.cls'):
         values = logged(runner, f'train/{name}')
         # a loss with parameters stays as a zero, for DDP wants all of them used
         assert all(values[:2]) and not any(values[2:]), name

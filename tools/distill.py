@@ -4,8 +4,8 @@
     python tools/distill.py mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py --teacher my_teacher.py \
         --teacher-ckpt my_teacher.pth --data-root path/to/coco_format_data
 
-The config that it writes holds the student's own in `_base_` and the three losses: keep it, change
-it, and go on with tools/train.py, tools/check.py and tools/test.py. From Python:
+The config that it writes holds the student's own in `_base_` and the losses: keep it, change it,
+and go on with tools/train.py, tools/check.py and tools/test.py. From Python:
 `mmdet_detrdistill.distill(student, teacher, teacher_ckpt)`.
 """
 
@@ -19,6 +19,7 @@ from mmengine.config import DictAction
 from mmdet_detrdistill.api import batch_note, train, write_config
 from mmdet_detrdistill.check.run import check, reason_of, show
 from mmdet_detrdistill.config.read import open_config
+from mmdet_detrdistill.config.write import LOSSES, RECOMMENDED
 
 
 def build_parser() -> ArgumentParser:
@@ -33,6 +34,14 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument(
         '--data-root', help="folder of data in COCO format (default: the data of the student's)"
+    )
+    parser.add_argument(
+        '--losses',
+        nargs='+',
+        choices=[*LOSSES, 'paper'],
+        default=list(RECOMMENDED),
+        help="distillation losses; 'paper': those of DETRDistill, logits feature assign (default: "
+        'aligned; serve every pair: logits feature)',
     )
     parser.add_argument(
         '--unlabelled', metavar='DIR', help='folder of images without labels to distil on as well'
@@ -67,6 +76,7 @@ def main(argv: Optional[Sequence[str]] = None) -> str:
             args.teacher,
             args.teacher_ckpt or 'teacher.pth',
             data_root=args.data_root,
+            losses=args.losses,
             options={**args.cfg_options, **options},
             out=args.out,
         )

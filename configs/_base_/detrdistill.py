@@ -1,12 +1,8 @@
-# What every distillation config shares: the package, the check of the teacher, the three losses.
-# Switch a loss off with None; options and presets: the modules in mmdet_detrdistill/losses.
+# What a distillation config needs beside student and teacher: the package, the check of the
+# teacher, the recommended loss. The losses of the paper: detrdistill_paper.py.
 custom_imports = dict(imports=['mmdet_detrdistill'], allow_failed_imports=False)
 custom_hooks = [dict(type='TeacherCheckHook')]
 distiller = dict(
     type='DETRDistiller',
-    distill_losses=dict(
-        loss_logits_kd=dict(type='LogitsKDLoss', loss_weight=1.0),
-        loss_feature_kd=dict(type='FeatureKDLoss', loss_weight=1.0),
-        loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0),
-    ),
+    distill_losses=dict(loss_aligned_kd=dict(type='AlignedKDLoss', loss_weight=1.0)),
 )

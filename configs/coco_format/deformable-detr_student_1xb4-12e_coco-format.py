@@ -2,7 +2,7 @@
 #   python tools/train.py configs/coco_format/deformable-detr_student_1xb4-12e_coco-format.py \
 #     --cfg-options data_root=FOLDER
 # All three at once: python tools/quickstart.py --data-root FOLDER
-# Expect: 46.9 mAP on BCCD (279 training images), one seed. Status: measured here.
+# Status: an example, not measured with several seeds.
 _base_ = '../_base_/deformable-detr_small_coco-format.py'
 
 max_epochs = 12

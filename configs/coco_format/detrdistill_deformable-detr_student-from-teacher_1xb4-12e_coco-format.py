@@ -7,8 +7,7 @@
 #     configs/coco_format/detrdistill_deformable-detr_student-from-teacher_1xb4-12e_coco-format.py \
 #     --cfg-options data_root=FOLDER
 # All three at once: python tools/quickstart.py --data-root FOLDER
-# Expect: 48.0 mAP on BCCD (279 training images; alone 46.9, teacher 49.0), one seed.
-# Status: measured here.
+# Status: an example, not measured with several seeds; docs/results.md has pairs on real images.
 _base_ = ['./deformable-detr_student_1xb4-12e_coco-format.py', '../_base_/detrdistill.py']
 
 model = dict(

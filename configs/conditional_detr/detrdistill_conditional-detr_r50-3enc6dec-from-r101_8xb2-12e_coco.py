@@ -13,7 +13,7 @@
 # Status: not run here.
 _base_ = [
     './conditional-detr_r50-3enc6dec_8xb2-12e_coco.py',
-    '../_base_/detrdistill.py',
+    '../_base_/detrdistill_paper.py',
 ]
 
 model = dict(

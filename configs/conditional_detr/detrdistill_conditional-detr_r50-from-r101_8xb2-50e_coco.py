@@ -13,7 +13,7 @@
 # Status: not run here.
 _base_ = [
     'mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
-    '../_base_/detrdistill.py',
+    '../_base_/detrdistill_paper.py',
 ]
 
 model = dict(

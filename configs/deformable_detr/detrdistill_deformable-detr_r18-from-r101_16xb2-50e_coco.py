@@ -14,7 +14,7 @@
 # Status: not run here.
 _base_ = [
     './deformable-detr_r18_16xb2-50e_coco.py',
-    '../_base_/detrdistill.py',
+    '../_base_/detrdistill_paper.py',
 ]
 
 model = dict(

@@ -15,7 +15,7 @@
 # Status: not run here.
 _base_ = [
     'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
-    '../_base_/detrdistill.py',
+    '../_base_/detrdistill_paper.py',
 ]
 
 model = dict(

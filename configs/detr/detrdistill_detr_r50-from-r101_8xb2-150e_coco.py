@@ -11,7 +11,7 @@
 # Status: not run here.
 _base_ = [
     'mmdet::detr/detr_r50_8xb2-150e_coco.py',
-    '../_base_/detrdistill.py',
+    '../_base_/detrdistill_paper.py',
 ]
 
 model = dict(

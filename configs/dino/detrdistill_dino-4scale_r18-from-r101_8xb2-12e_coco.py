@@ -13,7 +13,7 @@
 # Status: not run here.
 _base_ = [
     './dino-4scale_r18_8xb2-12e_coco.py',
-    '../_base_/detrdistill.py',
+    '../_base_/detrdistill_paper.py',
 ]
 
 model = dict(

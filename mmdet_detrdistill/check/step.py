@@ -23,7 +23,7 @@ LARGE = dict(
         0.3,
         "model.teacher_pass.autocast='bfloat16'; on a GPU 'float16', and channels_last=True",
     ),
-    injected=(0.3, 'fewer decoder stages in the student, or loss_assign_kd=None'),
+    injected=(0.3, 'fewer decoder stages in the student, or logits and feature losses only'),
     matching=(0.1, "loss_logits_kd.negatives='hard', pairing='last', or fewer queries; Numba"),
 )
 

@@ -2,7 +2,7 @@
 
 import os
 import os.path as osp
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -18,10 +18,10 @@ DATA_KEYS = dict(
     classes=None,
 )
 LOSSES = dict(
-    loss_logits_kd=dict(type='LogitsKDLoss', loss_weight=1.0),
-    loss_feature_kd=dict(type='FeatureKDLoss', loss_weight=1.0),
-    loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0),
+    logits='LogitsKDLoss', feature='FeatureKDLoss', assign='AssignKDLoss', aligned='AlignedKDLoss'
 )
+PAPER = ('logits', 'feature', 'assign')
+RECOMMENDED = ('aligned',)
 BASE_MODEL = '_base_.model'
 WRAPPER_KEYS = ('distiller', 'class_map', 'teacher_pass', 'unlabelled', 'data_preprocessor')
 
@@ -34,6 +34,7 @@ def compose(
     data_root: Optional[str],
     options: Dict[str, Any],
     out: str,
+    losses: Sequence[str],
 ) -> str:
     """Compose the text of the config; see `api.write_config`."""
     sides: Dict[str, Dict[str, Any]] = {'student': {}, 'teacher': {}}
@@ -68,7 +69,7 @@ def compose(
     else:
         settings = {**changed.to_dict(), **settings}
 
-    distiller = dict(type='DETRDistiller', distill_losses={k: dict(v) for k, v in LOSSES.items()})
+    distiller = dict(type='DETRDistiller', distill_losses=loss_configs(losses))
     for keys, value in leaves(model.pop('distiller', {})):
         put(distiller, keys, value)
     paths = dict(student=student, teacher=teacher)
@@ -104,6 +105,22 @@ def compose(
         + body.replace(repr(BASE_MODEL), BASE_MODEL)
         + '\n'
     )
+
+
+def loss_configs(names: Sequence[str]) -> Dict[str, Dict[str, Any]]:
+    """Return the configs of losses by their short names; 'paper' stands for those of DETRDistill.
+
+    Raises:
+        ValueError: no name, or an unknown one.
+    """
+    chosen = [own for name in names for own in (PAPER if name == 'paper' else (name,))]
+    unknown = [name for name in chosen if name not in LOSSES]
+    if unknown or not chosen:
+        raise ValueError(
+            f"losses must be some of {', '.join(LOSSES)}, or 'paper' for {', '.join(PAPER)}; "
+            f'got {list(names)}'
+        )
+    return {f'loss_{name}_kd': dict(type=LOSSES[name], loss_weight=1.0) for name in chosen}
 
 
 def write_loadable(text: str, path: str) -> None:

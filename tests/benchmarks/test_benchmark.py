@@ -68,27 +68,28 @@ def test_ratios_are_those_of_the_medians(report):
     mid = {name: median(values) for name, values in report['seconds'].items()}
     part = {name: median(values) for name, values in report['parts'].items()}
     assert all(len(values) == 2 for values in report['seconds'].values())
-    assert list(mid) == ['student', 'teacher', 'distilled', 'not_injected', 'released']
+    assert list(mid) == ['student', 'teacher', 'aligned', 'paper', 'released']
     assert set(part) == {
-        'logits_kd', 'feature_kd', 'assign_kd', 'gt_assignment', 'decoder', 'matching',
+        'logits_kd', 'feature_kd', 'assign_kd', 'aligned_kd',
+        'gt_assignment', 'decoder', 'matching',
     }  # fmt: skip
     base = mid['student'] + mid['teacher']
     ratios = report['ratios']
-    assert ratios['c / (a + b)'] == mid['distilled'] / base
-    assert ratios['c without injected pass / (a + b)'] == mid['not_injected'] / base
-    assert ratios['c / (a + b + decoder)'] == mid['distilled'] / (base + part['decoder'])
-    assert ratios['released / c'] == mid['released'] / mid['distilled']
-    assert ratios['matching / a'] == (part['matching'] + part['gt_assignment']) / mid['student']
+    assert ratios['aligned / (a + b)'] == mid['aligned'] / base
+    assert ratios['paper / (a + b)'] == mid['paper'] / base
+    with_parts = base + part['aligned_kd'] + part['gt_assignment']
+    assert ratios['(a + b + parts of aligned) / (a + b)'] == pytest.approx(with_parts / base)
+    assert ratios['released / paper'] == mid['released'] / mid['paper']
+    assert ratios['matching / a'] == part['matching'] / mid['student']
 
 
 def test_memory_is_that_of_the_weights_and_peaks(report):
     weights, peaks = report['memory']['weights'], report['memory']['peaks']
-    assert peaks['distilled'] >= peaks['student'] > peaks['teacher'] > 0
-    assert peaks['distilled'] >= peaks['not_injected'] >= peaks['student']
+    assert peaks['paper'] >= peaks['student'] > peaks['teacher'] > 0
+    assert peaks['aligned'] >= peaks['student']
     both = weights['student'] + weights['teacher']
     assert report['memory']['ratios'] == {
-        name: (both + peaks[name]) / (both + peaks['student'])
-        for name in ('distilled', 'not_injected')
+        name: (both + peaks[name]) / (both + peaks['student']) for name in ('aligned', 'paper')
     }
     assert report['setting']['images'] == 1
 
@@ -113,7 +114,7 @@ def test_mixed_precision_is_that_of_forward_passes(config, monkeypatch):
 def test_operations_are_counted(report):
     count = report['operations']
     base = count['student'] + count['teacher']
-    assert base < count['not_injected'] < count['distilled'] < count['released']
+    assert base < count['aligned'] < count['paper'] < count['released']
 
 
 @pytest.mark.parametrize('name', ['logits_kd', 'feature_kd', 'assign_kd'])

@@ -11,6 +11,7 @@ import pytest
 from mmengine.config import DictAction
 
 from mmdet_detrdistill import losses
+from mmdet_detrdistill.check.model import build
 from tests.benchmarks import efficientnet_stand_in
 from tests.stepping import build_from_config, load, save_random_teacher, step, synthetic_batch
 
@@ -187,10 +188,10 @@ def distilled(cell, row):
     return config
 
 
-def loss_options(row):
-    """Options of each loss that is on, by loss, in a row of the first cell."""
+def loss_options(row, cell=CELL):
+    """Options of each loss that is on, by loss, in a row of a cell."""
     found = {}
-    for name, own in distilled(CELL, row).model.distiller.distill_losses.items():
+    for name, own in distilled(cell, row).model.distiller.distill_losses.items():
         if own is not None:
             given = {key: value for key, value in own.items() if key != 'type'}
             loss = getattr(losses, own.type)(**given)
@@ -218,16 +219,20 @@ def test_one_option_differs(row, loss, name, value):
 
 @pytest.mark.parametrize('row', ['random boxes', 'object boxes'])
 def test_rows_of_shared_boxes_have_the_aligned_loss_alone(row):
-    assert list(loss_options(row)) == ['aligned']
-    own = distilled(CELL, row).model.distiller.distill_losses.loss_aligned_kd
+    assert list(loss_options(row, 'shapes-dab')) == ['aligned']
+    own = distilled('shapes-dab', row).model.distiller.distill_losses.loss_aligned_kd
     rules = {'random boxes': 'RandomBoxInjection', 'object boxes': 'GroundTruthBoxInjection'}
     assert [rule.type for rule in own.injection] == ['auto', rules[row]]
 
 
-def test_every_row_has_a_config():
+def test_every_row_has_a_config_whose_losses_serve_the_pair(monkeypatch):
+    monkeypatch.chdir(ROOT)
     for cell, row, seed in plan.jobs():
         if seed == 0:
             assert os.path.isfile(os.path.join(ROOT, plan.CELLS[cell].config(row))), (cell, row)
+            config = distilled(cell, row)
+            if 'teacher' in config.model and 'shapes' in cell:  # others need another package
+                assert build(config, random_teacher=True).distiller.pair_losses
     hooks = [hook.type for hook in distilled(CELL, 'adaptive').custom_hooks]
     assert hooks == ['TeacherCheckHook', 'AdaptiveLossWeightHook']
 

@@ -79,10 +79,10 @@ SHORTER = [  # words put behind the script's name, and at the end
 ]
 PRINTS = [  # what a command must have printed
     (r'python tools/check\.py .*', r'FITS\n$'),
-    (r'python tools/train\.py my_distill\.py$', r'loss_assign_kd.*[\s\S]*coco/bbox_mAP'),
+    (r'python tools/train\.py my_distill\.py$', r'loss_aligned_kd.*[\s\S]*coco/bbox_mAP'),
     (r'python tools/distill\.py .*', r'FITS\n[\s\S]*coco/bbox_mAP'),
     (r'python tools/test\.py .*', r'coco/bbox_mAP: -?\d'),
-    (r'python tools/choose_weights\.py .*', r'loss_feature_kd'),
+    (r'python tools/choose_weights\.py .*', r'loss_aligned_kd'),
     (r'python tools/quickstart\.py .*', r'student distilled'),
 ]
 

@@ -110,7 +110,7 @@ def test_stock_config_is_written_checked_and_trained(family, data, tmp_path, mon
     keys = load_checkpoint_file('runs/epoch_1.pth')['state_dict']
     assert any(key.startswith('architecture.') for key in keys)
     log = next(Path('runs').glob('*/*.log')).read_text()
-    for term in ('loss_logits_kd.cls', 'loss_feature_kd', 'loss_assign_kd.cls', 'coco/bbox_mAP'):
+    for term in ('loss_aligned_kd.cls', 'coco/bbox_mAP'):
         assert f' {term}: ' in log
 
 
@@ -132,11 +132,7 @@ model = dict(
     teacher_ckpt='teacher.pth',
     distiller=dict(
         type='DETRDistiller',
-        distill_losses=dict(
-            loss_logits_kd=dict(type='LogitsKDLoss', loss_weight=1.0),
-            loss_feature_kd=dict(type='FeatureKDLoss', loss_weight=0.5),
-            loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0),
-        ),
+        distill_losses=dict(loss_aligned_kd=dict(type='AlignedKDLoss', loss_weight=0.5)),
     ),
 )
 """
@@ -154,7 +150,7 @@ def student(tmp_path, monkeypatch):
 def test_what_is_written(student):
     options = {
         'train_cfg.max_epochs': 3,
-        'model.distiller.distill_losses.loss_feature_kd.loss_weight': 0.5,
+        'model.distiller.distill_losses.loss_aligned_kd.loss_weight': 0.5,
     }
     assert write_config(*student, options=options, out='made/mine.py') == 'made/mine.py'
     assert Path('made/mine.py').read_text() == PLAIN
@@ -162,6 +158,38 @@ def test_what_is_written(student):
     assert written.model.architecture == own.model
     assert written.train_cfg == dict(own.train_cfg, max_epochs=3)
     assert write_config(*student) == 'detrdistill_student-from-dino-4scale_r50_8xb2-12e_coco.py'
+
+
+@pytest.mark.parametrize(
+    'given, names',
+    [
+        (['paper'], ['logits', 'feature', 'assign']),
+        (['logits', 'aligned'], ['logits', 'aligned']),
+        (['aligned', 'paper'], ['aligned', 'logits', 'feature', 'assign']),
+    ],
+    ids=' '.join,
+)
+def test_losses_are_chosen_by_name(given, names, student):
+    arguments = [*student[:1], '--teacher', student[1], '--losses', *given]
+    losses = distill.build_parser().parse_args(arguments).losses
+    config = Config.fromfile(write_config(*student, losses=losses))
+    written = config.model.distiller.distill_losses
+    assert list(written) == [f'loss_{name}_kd' for name in names]
+    assert all(loss.type.lower() == f'{n}kdloss' for n, loss in zip(names, written.values()))
+
+
+@pytest.mark.parametrize('given', [[], ['kd']])
+def test_an_unknown_loss_is_refused(given, student):
+    with pytest.raises(ValueError, match=r"losses must be some of .*aligned, or 'paper'"):
+        write_config(*student, losses=given)
+
+
+def test_a_pair_without_injection_is_told_the_losses_that_serve_it(student):
+    arguments = [STOCK['detr'], '--teacher', STOCK['dino'], '--random-teacher', '--cfg-options']
+    arguments += shrink('detr', 'architecture', 1) + shrink('dino', 'teacher', 1)
+    with pytest.raises(SystemExit, match='--losses logits feature'):
+        distill.main(arguments)
+    distill.main([*arguments, '--out', 'other.py', '--losses', 'logits', 'feature'])
 
 
 def test_an_option_that_reaches_into_a_list_changes_nothing_else_of_it(student):

@@ -78,5 +78,5 @@ def test_one_command(data, tmp_path, monkeypatch, capsys):
     distill.main([*command, '--teacher-ckpt', 'teacher.pth'])
     log = next(Path('runs').glob('*/*.log')).read_text()
     assert 'Teacher check: the teacher is prompted with circle, ' in log
-    for term in ('loss_logits_kd.cls', 'loss_feature_kd', 'loss_assign_kd.cls', 'coco/bbox_mAP'):
+    for term in ('loss_aligned_kd.cls', 'coco/bbox_mAP'):
         assert f' {term}: ' in log

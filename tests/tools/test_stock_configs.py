@@ -40,7 +40,7 @@ def test_check_passes(path, way, copied, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     name = f'mmdet::{path}' if way == 'mmdet' else str(copied / path)
     tool = load_tool('distill')
-    tool.write_config(name, name, 'teacher.pth', out='made.py')
+    tool.write_config(name, name, 'teacher.pth', losses=['paper', 'aligned'], out='made.py')
     options = ['--random-teacher', '--synthetic', '--device', 'cpu', '--size', '224', '256']
     code = load_tool('check').main(['made.py', *options])
     assert (code, capsys.readouterr().err) == (0, '')

@@ -74,5 +74,5 @@ def test_one_log_with_all_images(finished):
     records = [json.loads(line) for line in lines]
     assert [record['iter'] for record in records if 'loss' in record] == [1, 2]
     assert sum('coco/bbox_mAP' in record for record in records) == 1
-    assert all('loss_assign_kd.cls' in record for record in records if 'loss' in record)
+    assert all('loss_aligned_kd.cls' in record for record in records if 'loss' in record)
     assert len(list(folder.glob('*/*.log'))) == 1

@@ -1,5 +1,5 @@
 # The student, distilled: same schedule, seed and batches as alone. Losses and hook are those of
-# configs/_base_/detrdistill.py, which cannot be a second base: both have custom_imports.
+# configs/_base_/detrdistill_paper.py, which cannot be a second base: both have custom_imports.
 _base_ = './deformable-detr_student.py'
 
 custom_hooks = [dict(type='TeacherCheckHook')]

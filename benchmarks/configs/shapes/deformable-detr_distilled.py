@@ -1,5 +1,5 @@
 # The student, distilled: same schedule, seed and batches as alone.
-_base_ = ['./deformable-detr_student.py', '../../../configs/_base_/detrdistill.py']
+_base_ = ['./deformable-detr_student.py', '../../../configs/_base_/detrdistill_paper.py']
 
 model = dict(
     _delete_=True,

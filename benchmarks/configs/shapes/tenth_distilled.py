@@ -1,5 +1,5 @@
 # The student, distilled on the labelled tenth; same batches as alone.
-_base_ = ['./tenth_student.py', '../../../configs/_base_/detrdistill.py']
+_base_ = ['./tenth_student.py', '../../../configs/_base_/detrdistill_paper.py']
 
 model = dict(
     _delete_=True,

@@ -29,8 +29,9 @@ class InjectionRule(nn.Module):
     prefix: str = ''
     #: what to do where the rule refuses
     way_out: str = (
-        'Set the loss to None, or use a teacher of the same family or a student with anchors (DAB, '
-        'two-stage Deformable, DINO, DDQ, RT-DETR, Sparse R-CNN).'
+        'Distil logits and features, which serve every pair (tools/distill.py --losses logits '
+        'feature), or use a teacher of the same family or a student with anchors (DAB, two-stage '
+        'Deformable, DINO, DDQ, RT-DETR, Sparse R-CNN).'
     )
     #: why the rules that `type='auto'` asked before refused, each 'Name: reason'
     passed_over: Tuple[str, ...] = ()

@@ -1,5 +1,5 @@
 # What each broken config breaks in one place. teacher.pth fits and names the same classes.
-_base_ = ['./student.py', '../../../configs/_base_/detrdistill.py']
+_base_ = ['./student.py', '../../../configs/_base_/detrdistill_paper.py']
 model = dict(
     _delete_=True,
     type='DETRDistill',

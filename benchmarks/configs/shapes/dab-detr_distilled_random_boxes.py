@@ -1,5 +1,5 @@
 # The student, distilled by the aligned loss alone, on random boxes too.
-_base_ = './deformable-detr_distilled.py'
+_base_ = './dab-detr_distilled.py'
 
 model = dict(
     distiller=dict(
