@@ -7,11 +7,12 @@ What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in a page is
 """
 
 import argparse
+import itertools
 import os
 import re
 import statistics
 import sys
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from plan import CELLS, ROWS, SEEDS, jobs
 from study import RESULTS, ROOT, Job, Line, valid_lines
@@ -20,10 +21,11 @@ PAGE = os.path.join(ROOT, 'docs', 'results.md')
 FIGURES = os.path.join(ROOT, 'docs', 'figures')
 #: heads of the table of gains, by page
 HEADS = {
-    'README.md': 'cell teacher alone distilled gain gain_by_seed last_quarter_of_alone',
-    'README_zh-CN.md': '实验 教师 单独训练 蒸馏 增益 各种子的增益 单独训练的后四分之一',
+    'README.md': 'cell losses teacher alone distilled gain gain_by_seed last_quarter_of_alone',
+    'README_zh-CN.md': '实验 损失 教师 单独训练 蒸馏 增益 各种子的增益 单独训练的后四分之一',
 }
-RECOMMENDED = 'all'  # the row whose gain the first table reports
+#: rows that the first tables report, the recommended one first, by what `tools/distill.py` calls it
+REPORTED = dict(aligned='aligned', paper='all')
 Lines = Dict[Job, Line]
 
 
@@ -88,19 +90,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def summary(lines: Lines, head: str = HEADS['README.md'], complete: bool = False) -> str:
-    """One row per cell, or per cell with three seeds: what the recommended recipe gains."""
+    """What the reported losses gain in each cell; `complete`: only where three seeds are."""
     rows = []
-    for name in CELLS:
-        if complete and len(gains(lines, name, RECOMMENDED)) < len(SEEDS):
+    planned = {(cell, row) for cell, row, _ in jobs()}
+    for name, (losses, row) in itertools.product(CELLS, REPORTED.items()):
+        gained = gains(lines, name, row)
+        if (name, row) not in planned or (complete and len(gained) < len(SEEDS)):
             continue
         alone = by_seed(lines, name, 'alone')
-        found = by_seed(lines, name, RECOMMENDED)
-        gained = gains(lines, name, RECOMMENDED)
+        found = by_seed(lines, name, row)
         late = [value for value in map(last_quarter, alone.values()) if value is not None]
         teacher = [f'{score(line):.1f}' for line in by_seed(lines, name, 'teacher').values()]
         rows.append(
             [
                 f'`{name}`',
+                losses,
                 *(teacher or ['']),
                 mean_text(map(score, alone.values())),
                 mean_text(map(score, found.values())),
@@ -113,11 +117,11 @@ def summary(lines: Lines, head: str = HEADS['README.md'], complete: bool = False
 
 
 def speed(lines: Lines) -> str:
-    """One row per cell: what the distilled student needs to be as good as alone at its end."""
+    """What the distilled student of each cell needs to be as good as alone at its end."""
     rows = []
-    for name in CELLS:
+    for name, (losses, row) in itertools.product(CELLS, REPORTED.items()):
         alone = by_seed(lines, name, 'alone')
-        found = by_seed(lines, name, RECOMMENDED)
+        found = by_seed(lines, name, row)
         if len(alone) < len(SEEDS) or len(found) < len(SEEDS):
             continue
         epochs = [epochs_to(found[seed]['curve'], score(alone[seed])) for seed in SEEDS]
@@ -130,6 +134,7 @@ def speed(lines: Lines) -> str:
         rows.append(
             [
                 f'`{name}`',
+                losses,
                 str(total),
                 cells[0],
                 mean_text(line['cpu_minutes'] for line in alone.values()),
@@ -139,6 +144,7 @@ def speed(lines: Lines) -> str:
         )
     head = (
         'cell',
+        'losses',
         'epochs alone',
         'epochs distilled',
         'CPU minutes alone',
@@ -248,11 +254,16 @@ STYLE = """
 
 
 def figure(lines: Lines, cell: str) -> str:
-    """SVG of mAP over epochs: mean of the seeds, each seed thin; '' before all are measured."""
-    curves = {
-        kind: [line['curve'] for line in by_seed(lines, cell, row).values()]
-        for kind, row in (('alone', 'alone'), ('distilled', RECOMMENDED))
-    }
+    """SVG of mAP over epochs: mean of the seeds, each seed thin; '' before all are measured.
+
+    The distilled student is that of the first reported losses which have three seeds.
+    """
+
+    def of(row: str) -> List[Any]:
+        return [line['curve'] for line in by_seed(lines, cell, row).values()]
+
+    full = [of(row) for row in REPORTED.values() if len(of(row)) == len(SEEDS)]
+    curves = {'alone': of('alone'), 'distilled': full[0] if full else []}
     if any(len(found) < len(SEEDS) for found in curves.values()):
         return ''
     teacher = score(by_seed(lines, cell, 'teacher')[CELLS[cell].teacher_seed])

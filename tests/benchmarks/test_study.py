@@ -127,11 +127,20 @@ def test_speed_by_hand():
     for seed in (0, 1, 2):
         found[Job(CELL, 'all', seed)]['curve'] = [[3, 20.0], [6, 30.6 + seed], [24, 40.0]]
     row = study_results.speed(found).splitlines()[2]
-    assert row == f'| `{CELL}` | 24 | 6.0 ± 0.0 | 5.0 ± 0.0 | 1.2 ± 0.0 | 5.0 |'
+    assert row == f'| `{CELL}` | paper | 24 | 6.0 ± 0.0 | 5.0 ± 0.0 | 1.2 ± 0.0 | 5.0 |'
     found[Job(CELL, 'all', 1)]['curve'] = [[24, 20.0]]
     assert 'not reached | 5.0' in study_results.speed(found)
     del found[Job(CELL, 'all', 1)]
     assert 'Not measured' in study_results.speed(found)
+
+
+def test_recommended_losses_come_first():
+    found = full(gain=2.0)
+    for seed in (0, 1, 2):
+        found[Job(CELL, 'aligned', seed)] = line('aligned', seed, [[12, 20.0], [24, 35.0]])
+    rows = [row.split(' | ')[:2] for row in study_results.summary(found, complete=True).split('\n')]
+    assert rows[2:] == [[f'| `{CELL}`', losses] for losses in ('aligned', 'paper')]
+    assert 'distilled 35.0' in study_results.figure(found, CELL)
 
 
 def test_figure_is_xml_with_every_seed():
