@@ -71,7 +71,7 @@ def distilled(task_loss=True, threshold=0.4, class_map=None, student='deformable
         teacher.bbox_head.num_classes = 5
     distiller = dict(type='DETRDistiller')
     if losses:
-        names = dict(logits='LogitsKDLoss', feature='FeatureKDLoss')
+        names = dict(logits='LogitsKDLoss', feature='FeatureKDLoss', aligned='AlignedKDLoss')
         distiller['distill_losses'] = {f'loss_{n}_kd': dict(type=t) for n, t in names.items()}
     return DETRDistill(
         tiny(student, seed=1),
