@@ -26,9 +26,10 @@ class EfficientNetLite(BaseModule):
 
     Args:
         variant: 0 or 1.
+        levels: how many maps; 2 leaves that of stride 8 out.
     """
 
-    def __init__(self, variant: int = 0) -> None:
+    def __init__(self, variant: int = 0, levels: int = 3) -> None:
         super().__init__()
         # the packages are needed for these cells alone
         package = importlib.import_module('efficientnet_lite_pytorch')
@@ -40,6 +41,7 @@ class EfficientNetLite(BaseModule):
         self.blocks = network._blocks
         steps = [n for n, block in enumerate(self.blocks) if _stride(block) == 2]
         self.ends = [step - 1 for step in steps[2:]]  # last block of strides 8 and 16
+        self.levels = levels
         self.kept: Dict[bytes, Tuple[Tensor, ...]] = {}
         for part in (self.stem, self.stem_norm, *self.blocks[: self.ends[-1] + 1]):
             part.requires_grad_(False)
@@ -53,7 +55,7 @@ class EfficientNetLite(BaseModule):
         last = frozen[-1]
         for block in self.blocks[self.ends[-1] + 1 :]:
             last = block(last)
-        return (*frozen, last)
+        return (*frozen, last)[-self.levels :]
 
     @torch.no_grad()
     def frozen_maps(self, images: Tensor) -> Tuple[Tensor, ...]:

@@ -175,10 +175,10 @@ CELLS: Dict[str, Cell] = {
         configs='shapes/dab-detr',
         shapes=SHAPES_96,
     ),
-    'aquarium-deformable': Cell(
-        title='Deformable DETR (refine), EfficientNet-Lite0 from Lite1, both pretrained',
+    'aquarium-dino': Cell(
+        title='DINO, EfficientNet-Lite0 from Lite1, both pretrained',
         data='aquarium',
-        configs='photographs/deformable-detr',
+        configs='photographs/dino',
         source=AQUARIUM,
     ),
     'bccd-deformable': Cell(
@@ -196,7 +196,7 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
     plan += [(first, PARTS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
-    plan += [(first, OPTIONS), ('shapes-dab', BOXES), (real, PARTS), ('aquarium-deformable', RECIPE)]
+    plan += [(first, OPTIONS), ('shapes-dab', BOXES), (real, PARTS), ('aquarium-dino', RECIPE)]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
     plan += [('shapes-deformable-long', RECIPE)]
     for cell, rows in plan:

@@ -110,12 +110,15 @@ def build_from_config(config: Config, seed: int = 0) -> Tuple[nn.Module, OptimWr
 
 
 def synthetic_batch(
-    num_boxes: Sequence[int] = (3, 0), num_classes: int = 80, seed: int = 0
+    num_boxes: Sequence[int] = (3, 0),
+    num_classes: int = 80,
+    seed: int = 0,
+    sizes: Sequence[Tuple[int, int]] = SIZES,
 ) -> Dict[str, List[Any]]:
     """A batch as a data loader gives it: uint8 images of unequal size, `num_boxes` objects each."""
     generator = torch.Generator().manual_seed(seed)
     inputs, samples = [], []
-    for index, (count, (height, width)) in enumerate(zip(num_boxes, SIZES)):
+    for index, (count, (height, width)) in enumerate(zip(num_boxes, sizes)):
         inputs.append(
             torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
         )

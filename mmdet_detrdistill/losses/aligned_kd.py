@@ -17,8 +17,9 @@ from .injection import InjectionRule
 class AlignedKDLoss(InjectedLoss):
     """Index-aligned distillation on injected queries, see `functional.aligned_kd`.
 
-    Not part of DETRDistill, hence without its presets; shares the injected pass of `AssignKDLoss`,
-    so that it is nearly free beside it.
+    The recommended loss, alone (`configs/_base_/detrdistill.py`). Not part of DETRDistill, hence
+    without its presets; shares the injected pass of `AssignKDLoss`, so that it is nearly free
+    beside it.
 
     Args:
         loss_weight: factor of all terms.

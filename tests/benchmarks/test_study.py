@@ -274,7 +274,8 @@ def test_cell_fits_and_its_rows_share_data_and_schedule(cell, tmp_path, monkeypa
     efficientnet_stand_in.install(tmp_path, monkeypatch)
     config.model.teacher_ckpt = save_random_teacher(dict(cfg_path=config.model.teacher), tmp_path)
     model, optim_wrapper = build_from_config(config)
-    log_vars, _ = step(model, optim_wrapper, synthetic_batch(num_classes=7))
+    batch = synthetic_batch(num_classes=7, sizes=((128, 160), (128, 96)))
+    log_vars, _ = step(model, optim_wrapper, batch)
     assert {'loss_logits_kd.cls', 'loss_feature_kd', 'loss_assign_kd.cls'} <= set(log_vars)
     assert all(value == value for value in log_vars.values())
 
