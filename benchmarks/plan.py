@@ -196,9 +196,9 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
     plan += [(first, PARTS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
-    plan += [(first, OPTIONS), ('shapes-dab', BOXES), (real, PARTS), ('aquarium-dino', RECIPE)]
+    plan += [(first, OPTIONS), ('shapes-dab', BOXES)]
+    plan += [('aquarium-dino', RECIPE), ('shapes-deformable-long', RECIPE), (real, PARTS)]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
-    plan += [('shapes-deformable-long', RECIPE)]
     for cell, rows in plan:
         for seed in SEEDS:
             for row in rows:
