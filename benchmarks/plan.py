@@ -48,12 +48,14 @@ class Row(NamedTuple):
         overrides: of the config.
         config: end of the config file's name, after that of the cell.
         teacher: cell whose teacher teaches; '' = the row's own.
+        base: row of which this one changes an option; '' = none.
     """
 
     title: str
     overrides: Sequence[str] = ()
     config: str = 'distilled'
     teacher: str = ''
+    base: str = ''
 
 
 def option(loss: str, name: str, value: object) -> str:
@@ -83,19 +85,29 @@ ROWS: Dict[str, Row] = {
         'the assignment loss and the aligned loss', [*without('logits', 'feature'), ALIGNED]
     ),
     'all and aligned': Row('all three and the aligned loss', [ALIGNED]),
-    'released': Row('all three, preset `released`', each('preset', 'released')),
-    'ended': Row('all three, ended for the last quarter', config='distilled_ended'),
-    'half': Row('all three, half weight', each('loss_weight', 0.5)),
-    'double': Row('all three, double weight', each('loss_weight', 2.0)),
+    'released': Row('all three, preset `released`', each('preset', 'released'), base='all'),
+    'ended': Row('all three, ended for the last quarter', config='distilled_ended', base='all'),
+    'half': Row('all three, half weight', each('loss_weight', 0.5), base='all'),
+    'double': Row('all three, double weight', each('loss_weight', 2.0), base='all'),
     'hard negatives': Row(
-        "all three, logits with `negatives='hard'`", [option('logits', 'negatives', 'hard')]
+        "all three, logits with `negatives='hard'`",
+        [option('logits', 'negatives', 'hard')],
+        base='all',
     ),
     'object masks': Row(
-        "all three, feature with `mask='ground_truth'`", [option('feature', 'mask', 'ground_truth')]
+        "all three, feature with `mask='ground_truth'`",
+        [option('feature', 'mask', 'ground_truth')],
+        base='all',
     ),
-    'adaptive': Row('all three, each held at half of the task loss', config='distilled_adaptive'),
-    'random boxes': Row('the aligned loss, random boxes too', config='distilled_random_boxes'),
-    'object boxes': Row('the aligned loss, boxes of objects too', config='distilled_object_boxes'),
+    'adaptive': Row(
+        'all three, each held at half of the task loss', config='distilled_adaptive', base='all'
+    ),
+    'random boxes': Row(
+        'the aligned loss, random boxes too', config='distilled_random_boxes', base='aligned'
+    ),
+    'object boxes': Row(
+        'the aligned loss, boxes of objects too', config='distilled_object_boxes', base='aligned'
+    ),
     'unlabelled': Row('all three, other images unlabelled', config='unlabelled'),
     'all, strong': Row('all three, teacher trained on all labels', teacher='shapes-deformable'),
     'unlabelled, strong': Row(

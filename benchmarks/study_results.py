@@ -43,11 +43,10 @@ def score(line: Line) -> float:
     return float(line['final']['mAP'])
 
 
-def gains(lines: Lines, cell: str, row: str) -> Dict[int, float]:
-    """mAP over the student alone of the same seed."""
-    alone = by_seed(lines, cell, 'alone')
-    found = by_seed(lines, cell, row)
-    return {s: round(score(found[s]) - score(alone[s]), 1) for s in found if s in alone}
+def gains(lines: Lines, cell: str, row: str, base: str = 'alone') -> Dict[int, float]:
+    """mAP over another row of the same seed, the student alone by default."""
+    less, more = by_seed(lines, cell, base), by_seed(lines, cell, row)
+    return {s: round(score(more[s]) - score(less[s]), 1) for s in more if s in less}
 
 
 def mean_text(values: Iterable[float], sign: str = '') -> str:
@@ -180,6 +179,28 @@ def rows_of(lines: Lines, cell: str) -> str:
     return table(head, rows)
 
 
+def options(lines: Lines) -> str:
+    """What each option changes: mAP against its base row, seed by seed."""
+    rows = []
+    planned = {(cell, row) for cell, row, _ in jobs()}
+    for row, cell in itertools.product(ROWS, CELLS):
+        base = ROWS[row].base
+        if not base or (cell, row) not in planned:
+            continue
+        change = gains(lines, cell, row, base)
+        rows.append(
+            [
+                row,
+                base,
+                f'`{cell}`',
+                mean_text(change.values(), '+'),
+                seeds_text(change, '+') if change else 'not measured',
+            ]
+        )
+    head = ('option', 'changes', 'cell', 'change in mAP', 'by seed')
+    return table(head, rows)
+
+
 def provenance(lines: Lines) -> str:
     """Where the lines come from."""
     if not lines:
@@ -206,6 +227,7 @@ def provenance(lines: Lines) -> str:
 def blocks(lines: Lines) -> Dict[str, str]:
     """The generated parts of the page by their names."""
     found = {'provenance': provenance(lines), 'gains': summary(lines), 'speed': speed(lines)}
+    found['options'] = options(lines)
     for name, cell in CELLS.items():
         parts = [f'{cell.title}.', rows_of(lines, name)]
         if figure(lines, name):

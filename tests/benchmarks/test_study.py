@@ -104,6 +104,16 @@ def test_gains_by_hand():
     assert study_results.last_quarter(found[Job(CELL, 'alone', 0)]) == 0.6
 
 
+def test_an_option_is_compared_with_its_base():
+    found = full(gain=2.0)
+    for seed, change in enumerate((0.5, 0.7, -0.3)):
+        score = found[Job(CELL, 'all', seed)]['final']['mAP'] + change
+        found[Job(CELL, 'half', seed)] = line('half', seed, [[24, score]])
+    rows = study_results.options(found).splitlines()
+    assert f'| half | all | `{CELL}` | +0.3 ± 0.5 | +0.5, +0.7, -0.3 |' in rows
+    assert all(plan.ROWS[row.base].title for row in plan.ROWS.values() if row.base)
+
+
 def test_one_seed_is_no_result():
     found = full()
     for row in ('alone', 'all'):
