@@ -108,6 +108,14 @@ ROWS: Dict[str, Row] = {
     'object boxes': Row(
         'the aligned loss, boxes of objects too', config='distilled_object_boxes', base='aligned'
     ),
+    **{
+        f'aligned, {word}': Row(
+            f'the aligned loss alone, {word} weight',
+            [*without(*LOSSES), ALIGNED, option('aligned', 'loss_weight', weight)],
+            base='aligned',
+        )
+        for word, weight in (('half', 0.5), ('double', 2.0))
+    },
     'unlabelled': Row('all three, other images unlabelled', config='unlabelled'),
     'all, strong': Row('all three, teacher trained on all labels', teacher='shapes-deformable'),
     'unlabelled, strong': Row(
@@ -119,20 +127,10 @@ ROWS: Dict[str, Row] = {
 BASIC = ('teacher', 'alone', 'all')
 RECIPE = ('teacher', 'alone', 'aligned')
 TENTH = ('unlabelled', 'all, strong', 'unlabelled, strong')
-PARTS = (
-    'logits',
-    'feature',
-    'assign',
-    'aligned',
-    'logits and assign',
-    'assign and aligned',
-    'all and aligned',
-    'ended',
-    'half',
-    'double',
-    'released',
-)
-OPTIONS = ('hard negatives', 'object masks', 'adaptive')
+SINGLE = ('logits', 'feature', 'assign', 'aligned')
+PAIRS = ('logits and assign', 'assign and aligned', 'all and aligned')
+WEIGHTS = ('aligned, half', 'aligned, double')
+OPTIONS = ('ended', 'half', 'double', 'released', 'hard negatives', 'object masks', 'adaptive')
 BOXES = ('random boxes', 'object boxes')  # need queries with anchors
 SHAPES_96 = (('--train', 800), ('--val', 400), ('--size', 96), ('--max-objects', 4))
 AQUARIUM = (
@@ -206,10 +204,11 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     """(cell, row, seed) in the order in which they are trained: what decides most comes first."""
     first, real = 'shapes-deformable', 'bccd-deformable'
     plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
-    plan += [(first, PARTS)]
+    plan += [(first, SINGLE + PAIRS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
-    plan += [(first, OPTIONS), ('shapes-dab', BOXES)]
-    plan += [('aquarium-dino', RECIPE), ('shapes-deformable-long', RECIPE), (real, PARTS)]
+    plan += [('shapes-deformable-long', RECIPE), ('aquarium-dino', RECIPE)]
+    plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
+    plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
     for cell, rows in plan:
         for seed in SEEDS:
