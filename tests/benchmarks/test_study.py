@@ -266,6 +266,10 @@ def test_weights_and_end():
     for row, weight in (('half', 0.5), ('double', 2.0), ('ended', 1.0)):
         found = distilled(CELL, row).model.distiller.distill_losses.values()
         assert [own.loss_weight for own in found] == [weight] * 3
+        if row != 'ended':
+            found = distilled(CELL, f'aligned, {row}').model.distiller.distill_losses
+            on = {name: own for name, own in found.items() if own is not None}
+            assert on == dict(loss_aligned_kd=dict(type='AlignedKDLoss', loss_weight=weight))
     for cell in plan.CELLS:
         if (cell, 'ended', 0) in plan.jobs():
             config = distilled(cell, 'ended')
