@@ -81,6 +81,9 @@ ROWS: Dict[str, Row] = {
     'assign': Row('the assignment loss alone', without('logits', 'feature')),
     'aligned': Row('the aligned loss alone', [*without(*LOSSES), ALIGNED]),
     'logits and assign': Row('without the feature loss', without('feature')),
+    'logits and aligned': Row(
+        'the logits loss and the aligned loss', [*without('feature', 'assign'), ALIGNED]
+    ),
     'assign and aligned': Row(
         'the assignment loss and the aligned loss', [*without('logits', 'feature'), ALIGNED]
     ),
@@ -128,7 +131,7 @@ BASIC = ('teacher', 'alone', 'all')
 RECIPE = ('teacher', 'alone', 'aligned')
 TENTH = ('unlabelled', 'all, strong', 'unlabelled, strong')
 SINGLE = ('logits', 'feature', 'assign', 'aligned')
-PAIRS = ('logits and assign', 'assign and aligned', 'all and aligned')
+PAIRS = ('logits and assign', 'logits and aligned', 'assign and aligned', 'all and aligned')
 WEIGHTS = ('aligned, half', 'aligned, double')
 OPTIONS = ('ended', 'half', 'double', 'released', 'hard negatives', 'object masks', 'adaptive')
 BOXES = ('random boxes', 'object boxes')  # need queries with anchors
