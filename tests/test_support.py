@@ -33,7 +33,7 @@ def test_pair_takes_a_step_or_is_refused_by_name(student, teacher):
         assert terms['loss_assign_kd.cls'] > 0
         assert terms['loss_aligned_kd.neg_bbox'] > 0
         return
-    with pytest.raises(ValueError, match='loss to None'):
+    with pytest.raises(ValueError, match='--losses logits feature'):
         DETRDistill(
             own,
             other,

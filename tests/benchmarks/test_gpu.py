@@ -30,7 +30,7 @@ def test_every_part_runs_on_a_cpu(tmp_path):
     assert list(found) == [
         'tests', 'step small float32', 'shapes', 'teacher', 'distilled', 'resumed', 'exported',
     ]  # fmt: skip
-    assert found['step small float32']['report']['seconds']['distilled']
+    assert found['step small float32']['report']['seconds']['aligned']
     assert 'resumed epoch: 1, iter: 1' in (tmp_path / 'resumed.log').read_text()
     assert (tmp_path / 'student_epoch_2.pth').exists()
 
