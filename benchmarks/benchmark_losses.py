@@ -5,8 +5,9 @@
     python benchmarks/benchmark_losses.py match OUT.npz
 
 `feature` compares time, and memory beyond inputs and gradients, with masks (B, N, H, W).
-`record` takes the matching costs of the first training batch between two trained detectors with as
-many decoder stages, `match` solves them in every way that was tried. Ratios are of one run.
+`record` takes the matching costs of the first training batch between two trained detectors, whose
+decoder stages it pairs as the loss does; `match` solves them in every way that was tried. Ratios
+are of one run.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from mmdet_detrdistill.functional.classes import soft_targets
 from mmdet_detrdistill.functional.feature_kd import MaskOptions, feature_kd, target_masks
 from mmdet_detrdistill.functional.linear_assignment import solve_chains
 from mmdet_detrdistill.functional.matching import matching_cost
+from mmdet_detrdistill.functional.stages import pick_stages, stage_pairs
 
 try:  # pip install lapx torch-linear-assignment: only compared, not needed
     import lap
@@ -130,8 +132,9 @@ def feature(args: argparse.Namespace) -> List[Row]:
 
 
 def record(args: argparse.Namespace) -> List[Row]:
-    """Costs of the first training batch (L, B, N_s, N_t), and the teacher's queries (L, B, N_t)
-    that have an object, `positive`, and those that lie near one, `hard`; written to `args.file`.
+    """Costs of the first training batch (P, B, N_s, N_t), P pairs of stages, and the teacher's
+    queries (P, B, N_t) that have an object, `positive`, and those that lie near one, `hard`;
+    written to `args.file`.
     """
     outputs = {}
     data = None
@@ -157,9 +160,12 @@ def record(args: argparse.Namespace) -> List[Row]:
     student, teacher = outputs['student'], outputs['teacher']
     targets = soft_targets(teacher.logits, 'sigmoid', 'sigmoid')
     target_boxes = clamp_to_image(teacher.boxes)
-    cost = matching_cost(student.logits, student.boxes, targets, target_boxes)
     hard = (best_giou(target_boxes, ground_truth(data['data_samples'])[1]) > 0) & ~positive
-    arrays = dict(cost=cost, positive=positive, hard=hard)
+    pairs = stage_pairs(len(student.logits), len(teacher.logits))
+    own = (pick_stages(value, pairs.student) for value in (student.logits, student.boxes))
+    other = [pick_stages(v, pairs.teacher) for v in (targets, target_boxes, positive, hard)]
+    cost = matching_cost(*own, *other[:2])
+    arrays = dict(cost=cost, positive=other[2], hard=other[3])
     np.savez(args.file, **{name: array.numpy() for name, array in arrays.items()})
     print(f'{args.file}: {tuple(cost.shape)}')
     return [dict(shape=list(cost.shape))]
