@@ -14,6 +14,7 @@ from mmdet_detrdistill.api import batch_note, write_config
 from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from mmdet_detrdistill.config.coco_format import resolve_coco_format
 from mmdet_detrdistill.config.read import detector_config
+from mmdet_detrdistill.config.write import RECOMMENDED, loss_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 STOCK = {
@@ -176,6 +177,14 @@ def test_losses_are_chosen_by_name(given, names, student):
     written = config.model.distiller.distill_losses
     assert list(written) == [f'loss_{name}_kd' for name in names]
     assert all(loss.type.lower() == f'{n}kdloss' for n, loss in zip(names, written.values()))
+
+
+@pytest.mark.parametrize(
+    ('name', 'given'), [('detrdistill', RECOMMENDED), ('detrdistill_paper', ['paper'])]
+)
+def test_the_bases_of_our_configs_have_the_same_losses(name, given):
+    base = Config.fromfile(ROOT / 'configs' / '_base_' / f'{name}.py')
+    assert base.distiller.distill_losses == loss_configs(given)
 
 
 @pytest.mark.parametrize('given', [[], ['kd']])

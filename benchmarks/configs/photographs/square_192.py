@@ -47,3 +47,12 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=25),
     checkpoint=dict(type='CheckpointHook', interval=4, max_keep_ckpts=1),
 )
+# those of configs/_base_/detrdistill_paper.py, which cannot be a base too: both have custom_imports
+distiller = dict(
+    type='DETRDistiller',
+    distill_losses=dict(
+        loss_logits_kd=dict(type='LogitsKDLoss', loss_weight=1.0),
+        loss_feature_kd=dict(type='FeatureKDLoss', loss_weight=1.0),
+        loss_assign_kd=dict(type='AssignKDLoss', loss_weight=1.0),
+    ),
+)
