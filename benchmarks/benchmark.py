@@ -106,8 +106,7 @@ def ratios(report: Dict[str, Any], recipes: Dict[str, Any]) -> Dict[str, float]:
     for name, losses in recipes.items():
         parts = sum(part[loss[len('loss_') :]] for loss in losses) + part['gt_assignment']
         found[f'(a + b + parts of {name}) / (a + b)'] = (base + parts) / base
-    if 'matching' in part:
-        found['matching / a'] = part['matching'] / mid['student']
+    found.update({f'{name} / a': seconds / mid['student'] for name, seconds in part.items()})
     if 'released' in mid:
         found.update({f'released / {name}': mid['released'] / mid[name] for name in recipes})
     return found

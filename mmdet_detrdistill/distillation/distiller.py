@@ -257,8 +257,11 @@ def _checked_entry(name: str, config: Any, mapped: Sequence[str]) -> Dict[str, A
     if unknown:
         raise ValueError(f'{where}: unknown option {unknown}; valid are {valid}')
     given = config.get('injection', dict(type='auto'))
-    several = getattr(loss, 'several_rules', False) and isinstance(given, (list, tuple)) and given
-    rules = given if several else [given]
+    several = getattr(loss, 'several_rules', False)
+    rules = given if several and isinstance(given, (list, tuple)) and given else [given]
     if loss.injects and not all(isinstance(rule, dict) and 'type' in rule for rule in rules):
-        raise ValueError(f"{where}.injection must be a dict with a `type`, such as 'auto'")
+        wanted = "a dict with a `type`, such as dict(type='auto')"
+        if several:
+            wanted += ', or a list of such dicts'
+        raise ValueError(f'{where}.injection must be {wanted}; got {given!r}')
     return {**config, 'type': loss}

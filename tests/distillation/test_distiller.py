@@ -102,6 +102,7 @@ MALFORMED = [
     ('loss_feature_kd', dict(type='FeatureKDLoss', gamma=1.5), r'gamma must lie in \[0, 1\]'),
     ('loss_assign_kd', dict(type='AssignKDLoss', injection='auto'), 'a dict with a `type`'),
     ('loss_assign_kd', dict(type='AssignKDLoss', injection={}), 'a dict with a `type`'),
+    ('loss_aligned_kd', dict(type='AlignedKDLoss', injection="[{'type'"), 'a list of such dicts'),
     ('kd_of_mine', dict(type='OwnLoss'), 'a DistillLoss is named loss_'),
 ]
 
