@@ -18,7 +18,6 @@ from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.check.model import build
 from mmdet_detrdistill.detectors import ForwardPass
 from mmdet_detrdistill.detectors.pair import DistillPair
-from mmdet_detrdistill.functional.logits_kd import logits_kd
 
 Step = Callable[[], Any]
 
@@ -204,11 +203,8 @@ def parts(model: DETRDistill, images: Tensor, samples: List[Any]) -> Dict[str, C
 
 def match_only(model: DETRDistill, pair: DistillPair) -> None:
     """The forward pass of `logits_kd`, which is little besides its matching."""
-    options = model.distiller.pair_losses['loss_logits_kd'].options
-    predictions = pair.predictions(pair.student_forward.outputs)
-    positive = pair.teacher_positive_mask if options.needs_positives else None
     with torch.no_grad():
-        logits_kd(*predictions, positive, options)
+        model.distiller.pair_losses['loss_logits_kd'](pair)
 
 
 def timed(step: Step, device: str, clock: str = 'wall') -> float:

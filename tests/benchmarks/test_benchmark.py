@@ -83,6 +83,17 @@ def test_ratios_are_those_of_the_medians(report):
     assert ratios['matching / a'] == part['matching'] / mid['student']
 
 
+def test_options_of_the_losses_are_timed(tmp_path):
+    options = load(ROOT / 'benchmarks/configs/dino_options.py')
+    shrink(options, tmp_path).dump(tmp_path / 'tiny.py')
+    report = benchmark.main(
+        [str(tmp_path / 'tiny.py'), *SMALL, '--losses', 'aligned+logits+feature']
+    )
+    assert {'logits_kd', 'feature_kd', 'aligned_kd', 'matching'} < set(report['parts'])
+    mid = median(report['seconds']['student'])
+    assert report['ratios']['aligned_kd / a'] == median(report['parts']['aligned_kd']) / mid
+
+
 def test_memory_is_that_of_the_weights_and_peaks(report):
     weights, peaks = report['memory']['weights'], report['memory']['peaks']
     assert peaks['paper'] >= peaks['student'] > peaks['teacher'] > 0
