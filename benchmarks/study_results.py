@@ -1,6 +1,6 @@
 """Write the tables and figures of the docs from the lines of the study.
 
-    python benchmarks/study_results.py            # docs/results.md, its figures, both READMEs
+    python benchmarks/study_results.py            # docs/results.md, its figures, method.md, READMEs
     python benchmarks/study_results.py --check    # only say whether they are up to date
 
 What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in a page is generated.
@@ -8,6 +8,7 @@ What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in a page is
 
 import argparse
 import itertools
+import json
 import os
 import re
 import statistics
@@ -18,6 +19,8 @@ from plan import CELLS, ROWS, SEEDS, jobs
 from study import RESULTS, ROOT, Job, Line, valid_lines
 
 PAGE = os.path.join(ROOT, 'docs', 'results.md')
+METHOD_PAGE = os.path.join(ROOT, 'docs', 'method.md')
+COSTS = os.path.join(ROOT, 'docs', 'performance', 'options.json')
 FIGURES = os.path.join(ROOT, 'docs', 'figures')
 #: heads of the table of gains, by page
 HEADS = {
@@ -26,6 +29,26 @@ HEADS = {
 }
 #: rows that the first tables report, the recommended one first, by what `tools/distill.py` calls it
 REPORTED = dict(aligned='aligned', paper='all')
+#: method, our option, its row, the row without it, and where its cost was measured
+METHODS = (
+    ('DETRDistill', '`loss_logits_kd`', 'logits', 'alone', 'paper logits_kd'),
+    ('', '`loss_feature_kd`', 'feature', 'alone', 'paper feature_kd'),
+    ('', '`loss_assign_kd`', 'assign', 'alone', 'paper assign_kd'),
+    ('KD-DETR', '`loss_aligned_kd`', 'aligned', 'alone', 'paper aligned_kd'),
+    ('', '`RandomBoxInjection` beside it', 'random boxes', 'aligned', 'random_boxes aligned_kd'),
+    (
+        'CLoCKDistill',
+        '`GroundTruthBoxInjection` beside it',
+        'object boxes',
+        'aligned',
+        'object_boxes aligned_kd',
+    ),
+    ('', "`FeatureKDLoss(mask='ground_truth')`", 'object masks', 'all', 'random_boxes feature_kd'),
+    ('QSKD', "`LogitsKDLoss(negatives='hard')`", 'hard negatives', 'all', 'random_boxes logits_kd'),
+    ('D3ETR', '`loss_logits_kd` beside `loss_aligned_kd`', 'logits and aligned', 'aligned', ''),
+    ('RT-DETRv4', '`AdaptiveLossWeightHook`', 'adaptive', 'all', ''),
+    ('', '`LossWeightScheduleHook`, ended', 'ended', 'all', ''),
+)
 Lines = Dict[Job, Line]
 
 
@@ -201,6 +224,24 @@ def options(lines: Lines) -> str:
     return table(head, rows)
 
 
+def methods(lines: Lines) -> str:
+    """Each method's option, what it costs and what it changes."""
+    with open(COSTS, encoding='utf-8') as file:
+        costs = json.load(file)
+    rows = []
+    for method, name, row, base, cost in METHODS:
+        report, _, part = cost.partition(' ')
+        ratio = f'{costs[report]["ratios"][part + " / a"]:.3f}' if cost else ''
+        changes = {cell: gains(lines, cell, row, base) for cell in CELLS}
+        texts = [
+            f'{mean_text(change.values(), "+")} (`{cell}`)'
+            for cell, change in changes.items()
+            if len(change) == len(SEEDS)
+        ]
+        rows.append([method, name, ratio, base, ', '.join(texts) or 'not measured'])
+    return table(('method', 'option here', 'cost', 'against', 'change in mAP'), rows)
+
+
 def provenance(lines: Lines) -> str:
     """Where the lines come from."""
     if not lines:
@@ -338,7 +379,7 @@ def figure(lines: Lines, cell: str) -> str:
 def outputs(results: str) -> Dict[str, str]:
     """Content of every generated file by its path."""
     lines = valid_lines(results)
-    parts = {PAGE: blocks(lines)}
+    parts = {PAGE: blocks(lines), METHOD_PAGE: {'methods': methods(lines)}}
     for name, head in HEADS.items():
         parts[os.path.join(ROOT, name)] = {'study': summary(lines, head, complete=True)}
     found = {}

@@ -169,6 +169,13 @@ def test_page_without_a_marker_is_refused():
         study_results.fill('<!-- provenance: begin --><!-- provenance: end -->', {'gains': ''})
 
 
+def test_methods_are_rows_of_the_plan():
+    planned = {row for _, row, _ in plan.jobs()}
+    for _, name, row, base, _ in study_results.METHODS:
+        assert {row, base} <= planned, name
+        assert base in (plan.ROWS[row].base, 'alone', 'aligned'), name
+
+
 def test_curve_of_a_resumed_training_is_joined(tmp_path):
     def entry(epoch, value):
         scores = dict.fromkeys(study.METRICS.values(), value / 100)
