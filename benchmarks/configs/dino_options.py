@@ -1,8 +1,13 @@
-# DINO 4-scale R101 -> R50 with options of three losses, for what they cost:
+# DINO 4-scale R101 -> R50 with options of three losses, for what they cost. With
+#   OPTIONS="--images 1 --size 480 800 --repeats 2 --threads 1 --clock cpu"
+# the first command times the losses as they are, the second the options with random boxes, and
+# with the last two lines boxes of the objects:
+#   python benchmarks/benchmark.py --losses aligned+paper $OPTIONS \
+#     configs/dino/detrdistill_dino-4scale_r50-from-r101_8xb2-12e_coco.py
 #   python benchmarks/benchmark.py benchmarks/configs/dino_options.py \
-#     --losses aligned+logits+feature --images 1 --repeats 2 --threads 1
-# The other rule: --cfg-options model.distiller.distill_losses.loss_aligned_kd.injection.1.type=\
-#   GroundTruthBoxInjection and .num_queries=100
+#     --losses aligned+logits+feature $OPTIONS
+#   RULE=model.distiller.distill_losses.loss_aligned_kd.injection.1
+#   --cfg-options $RULE.type=GroundTruthBoxInjection $RULE.num_queries=100
 _base_ = '../../configs/dino/detrdistill_dino-4scale_r50-from-r101_8xb2-12e_coco.py'
 
 model = dict(
