@@ -47,7 +47,7 @@ METHODS = (
     ('QSKD', "`LogitsKDLoss(negatives='hard')`", 'hard negatives', 'all', 'random_boxes logits_kd'),
     ('D3ETR', '`loss_logits_kd` beside `loss_aligned_kd`', 'logits and aligned', 'aligned', ''),
     ('RT-DETRv4', '`AdaptiveLossWeightHook`', 'adaptive', 'all', ''),
-    ('', '`LossWeightScheduleHook`, ended', 'ended', 'all', ''),
+    ('ESKD', '`LossWeightScheduleHook`, ended for the last quarter', 'ended', 'all', ''),
 )
 Lines = Dict[Job, Line]
 
