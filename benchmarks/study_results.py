@@ -45,7 +45,13 @@ METHODS = (
     ),
     ('', "`FeatureKDLoss(mask='ground_truth')`", 'object masks', 'all', 'random_boxes feature_kd'),
     ('QSKD', "`LogitsKDLoss(negatives='hard')`", 'hard negatives', 'all', 'random_boxes logits_kd'),
-    ('D3ETR', '`loss_logits_kd` beside `loss_aligned_kd`', 'logits and aligned', 'aligned', ''),
+    (
+        'D3ETR',
+        '`loss_logits_kd` beside `loss_aligned_kd`',
+        'logits and aligned',
+        'aligned',
+        'paper logits_kd',
+    ),
     ('RT-DETRv4', '`AdaptiveLossWeightHook`', 'adaptive', 'all', ''),
     ('ESKD', '`LossWeightScheduleHook`, ended for the last quarter', 'ended', 'all', ''),
 )
