@@ -194,6 +194,12 @@ CELLS: Dict[str, Cell] = {
         configs='photographs/dino',
         source=AQUARIUM,
     ),
+    'bccd-dino': Cell(
+        title='DINO, EfficientNet-Lite0 from Lite1, both pretrained',
+        data='bccd',
+        configs='photographs/dino',
+        source=BCCD,
+    ),
     'bccd-deformable': Cell(
         title='Deformable DETR (refine), EfficientNet-Lite0 from Lite1, both pretrained',
         data='bccd',
@@ -209,7 +215,7 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
     plan += [(first, SINGLE + PAIRS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
-    plan += [('shapes-deformable-long', RECIPE), ('aquarium-dino', RECIPE)]
+    plan += [(cell, RECIPE) for cell in ('bccd-dino', 'shapes-deformable-long', 'aquarium-dino')]
     plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
