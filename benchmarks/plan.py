@@ -19,6 +19,7 @@ class Cell(NamedTuple):
         source: attribution that the data's licence asks for.
         version: raise it when a change alters values; lines of an earlier version do not count.
         teacher_seed: seed of the teacher.
+        teacher: cell whose teacher teaches; '' = its own.
         options: overrides of all its configs.
     """
 
@@ -29,6 +30,7 @@ class Cell(NamedTuple):
     source: str = ''
     version: int = 1
     teacher_seed: int = 0
+    teacher: str = ''
     options: Sequence[str] = ()
 
     def config(self, row: str) -> str:
@@ -47,7 +49,7 @@ class Row(NamedTuple):
         title: what tables call it.
         overrides: of the config.
         config: end of the config file's name, after that of the cell.
-        teacher: cell whose teacher teaches; '' = the row's own.
+        teacher: cell whose teacher teaches; '' = that of the row's cell.
         base: row of which this one changes an option; '' = none.
     """
 
@@ -200,6 +202,13 @@ CELLS: Dict[str, Cell] = {
         configs='photographs/dino',
         source=BCCD,
     ),
+    'bccd-dino-one-layer': Cell(
+        title='DINO, one decoder layer from six, EfficientNet-Lite0 from Lite1, both pretrained',
+        data='bccd',
+        configs='photographs/dino-one-layer',
+        source=BCCD,
+        teacher='bccd-dino',
+    ),
     'bccd-deformable': Cell(
         title='Deformable DETR (refine), EfficientNet-Lite0 from Lite1, both pretrained',
         data='bccd',
@@ -215,7 +224,12 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan = [('shapes-tenth', BASIC + TENTH), (first, BASIC), (real, BASIC)]
     plan += [(first, SINGLE + PAIRS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
-    plan += [(cell, RECIPE) for cell in ('bccd-dino', 'shapes-deformable-long', 'aquarium-dino')]
+    plan += [('bccd-dino', RECIPE[:1]), ('bccd-dino-one-layer', RECIPE[1:])]
+    plan += [
+        ('shapes-deformable-long', RECIPE),
+        ('bccd-dino', RECIPE[1:]),
+        ('aquarium-dino', RECIPE),
+    ]
     plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]

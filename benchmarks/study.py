@@ -275,7 +275,7 @@ class Study:
         elif job.row == 'alone':
             self.train(job, overrides)
         else:
-            folder, line = self.teacher(ROWS[job.row].teacher or job.cell)
+            folder, line = self.teacher(ROWS[job.row].teacher or cell.teacher or job.cell)
             path = checkpoint(folder)
             taught = {'mAP': line['final']['mAP'], 'checkpoint': file_hash(path)}
             self.train(job, [f'model.teacher_ckpt={path}', *overrides], teacher=taught)

@@ -72,6 +72,12 @@ def score(line: Line) -> float:
     return float(line['final']['mAP'])
 
 
+def teacher_line(lines: Lines, cell: str) -> Optional[Line]:
+    """Line of the teacher of a cell, which may be that of another; None before it is trained."""
+    name = CELLS[cell].teacher or cell
+    return lines.get(Job(name, 'teacher', CELLS[name].teacher_seed))
+
+
 def gains(lines: Lines, cell: str, row: str, base: str = 'alone') -> Dict[int, float]:
     """mAP over another row of the same seed, the student alone by default."""
     less, more = by_seed(lines, cell, base), by_seed(lines, cell, row)
@@ -128,12 +134,12 @@ def summary(lines: Lines, head: str = HEADS['README.md'], complete: bool = False
         alone = by_seed(lines, name, 'alone')
         found = by_seed(lines, name, row)
         late = [value for value in map(last_quarter, alone.values()) if value is not None]
-        teacher = [f'{score(line):.1f}' for line in by_seed(lines, name, 'teacher').values()]
+        teacher = teacher_line(lines, name)
         rows.append(
             [
                 f'`{name}`',
                 losses,
-                *(teacher or ['']),
+                f'{score(teacher):.1f}' if teacher else '',
                 mean_text(map(score, alone.values())),
                 mean_text(map(score, found.values())),
                 mean_text(gained.values(), '+'),
@@ -150,11 +156,11 @@ def speed(lines: Lines) -> str:
     for name, (losses, row) in itertools.product(CELLS, REPORTED.items()):
         alone = by_seed(lines, name, 'alone')
         found = by_seed(lines, name, row)
-        if len(alone) < len(SEEDS) or len(found) < len(SEEDS):
+        teacher = teacher_line(lines, name)
+        if len(alone) < len(SEEDS) or len(found) < len(SEEDS) or not teacher:
             continue
         epochs = [epochs_to(found[seed]['curve'], score(alone[seed])) for seed in SEEDS]
         total = alone[0]['curve'][-1][0]
-        (teacher,) = by_seed(lines, name, 'teacher').values()
         cells = ['not reached'] * 2
         if None not in epochs:
             minutes = [e / total * found[seed]['cpu_minutes'] for seed, e in zip(SEEDS, epochs)]
@@ -333,9 +339,10 @@ def figure(lines: Lines, cell: str) -> str:
 
     full = [of(row) for row in REPORTED.values() if len(of(row)) == len(SEEDS)]
     curves = {'alone': of('alone'), 'distilled': full[0] if full else []}
-    if any(len(found) < len(SEEDS) for found in curves.values()):
+    taught_by = teacher_line(lines, cell)
+    if any(len(found) < len(SEEDS) for found in curves.values()) or not taught_by:
         return ''
-    teacher = score(by_seed(lines, cell, 'teacher')[CELLS[cell].teacher_seed])
+    teacher = score(taught_by)
     last = curves['alone'][0][-1][0]
     top = max(teacher, *(value for found in curves.values() for c in found for _, value in c))
     top = 10 * (int(top / 10) + 1)

@@ -82,9 +82,11 @@ def test_every_job_has_a_config_and_comes_once():
     assert len(jobs) == len(set(jobs))
     for cell, row, _ in jobs:
         assert (ROOT / plan.CELLS[cell].config(row)).is_file()
-    first = [jobs.index((cell, 'teacher', plan.CELLS[cell].teacher_seed)) for cell in plan.CELLS]
-    for cell, position in zip(plan.CELLS, first):
-        assert position == min(n for n, job in enumerate(jobs) if job[0] == cell)
+    for name, cell in plan.CELLS.items():
+        owner = cell.teacher or name
+        position = jobs.index((owner, 'teacher', plan.CELLS[owner].teacher_seed))
+        assert position <= min(n for n, job in enumerate(jobs) if job[0] == name)
+        assert not cell.teacher or (name, 'teacher', 0) not in jobs
 
 
 def test_newest_line_of_the_cell_s_version_counts(tmp_path):
@@ -129,6 +131,19 @@ def test_time_to_accuracy_is_interpolated():
     assert study_results.epochs_to(curve, 15.0) == 4.5
     assert study_results.epochs_to(curve, 10.0) == 3
     assert study_results.epochs_to(curve, 40.0) is None
+
+
+def test_a_teacher_may_be_that_of_another_cell(monkeypatch):
+    monkeypatch.setitem(plan.CELLS, 'other', plan.CELLS[CELL]._replace(teacher=CELL))
+    found = full()
+    for job, entry in full(gain=3.0).items():
+        if job.row != 'teacher':
+            found[Job('other', job.row, job.seed)] = {**entry, 'cell': 'other'}
+    monkeypatch.setattr(study_results, 'jobs', lambda: [(*job,) for job in found])
+    rows = study_results.summary(found).splitlines()[2:]
+    assert [row.split(' | ')[2] for row in rows] == ['40.0', '40.0']
+    assert 'teacher 40.0' in study_results.figure(found, 'other')
+    assert study_results.speed(found).count('| 5.0 |') == 2
 
 
 def test_speed_by_hand():
@@ -286,7 +301,9 @@ def test_weights_and_end():
 @pytest.mark.parametrize('cell', list(plan.CELLS))
 def test_cell_fits_and_its_rows_share_data_and_schedule(cell, tmp_path, monkeypatch):
     """Student, teacher and distilled student differ in the model alone; a step trains it."""
-    configs = [distilled(cell, row).to_dict() for row in ('teacher', 'alone', 'all')]
+    owner = plan.CELLS[cell].teacher or cell
+    rows = ((owner, 'teacher'), (cell, 'alone'), (cell, 'all'))
+    configs = [distilled(name, row).to_dict() for name, row in rows]
     for config in configs:
         for key in ('model', 'custom_imports', 'custom_hooks', 'distiller'):
             config.pop(key, None)
