@@ -73,6 +73,20 @@ def without(*losses: str) -> List[str]:
     return [f'model.distiller.distill_losses.loss_{loss}_kd=None' for loss in losses]
 
 
+def long(lr: str, epochs: int = 36, drop: int = 21) -> Tuple[str, ...]:
+    """Schedule of more steps on the shapes: smaller batches, more epochs.
+
+    After `drop` epochs the learning rate falls to a tenth, where it stays.
+    """
+    step = dict(begin=drop, end=drop + 1, end_factor=0.1)
+    return (
+        'train_dataloader.batch_size=4',
+        f'optim_wrapper.optimizer.lr={lr}',
+        f'train_cfg.max_epochs={epochs}',
+        *(f'param_scheduler.1.{name}={value}' for name, value in step.items()),
+    )
+
+
 ALIGNED = option('aligned', 'type', 'AlignedKDLoss')
 ROWS: Dict[str, Row] = {
     'teacher': Row('the teacher', config='teacher'),
@@ -159,12 +173,29 @@ CELLS: Dict[str, Cell] = {
         data='shapes-96',
         configs='shapes/deformable-detr',
         shapes=SHAPES_96,
-        options=(
-            'train_dataloader.batch_size=4',
-            'optim_wrapper.optimizer.lr=0.001',
-            'train_cfg.max_epochs=36',
-            'param_scheduler.1.end=36',
-        ),
+        version=2,
+        options=long('0.001'),
+    ),
+    'shapes-conditional-long': Cell(
+        title='Conditional DETR, wider backbone teaches, three times as many steps',
+        data='shapes-96',
+        configs='shapes/conditional-detr',
+        shapes=SHAPES_96,
+        options=long('0.00025'),
+    ),
+    'shapes-dab-long': Cell(
+        title='DAB-DETR, wider backbone teaches, three times as many steps',
+        data='shapes-96',
+        configs='shapes/dab-detr',
+        shapes=SHAPES_96,
+        options=long('0.00025'),
+    ),
+    'shapes-dino-long': Cell(
+        title='DINO, wider backbone teaches, twice as many steps',
+        data='shapes-96',
+        configs='shapes/dino',
+        shapes=SHAPES_96,
+        options=long('0.0002', epochs=24, drop=15),
     ),
     'shapes-tenth': Cell(
         title='Deformable DETR (refine), labels for a tenth of the images',
@@ -225,11 +256,9 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan += [(first, SINGLE + PAIRS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
     plan += [('bccd-dino', RECIPE[:1]), ('bccd-dino-one-layer', RECIPE[1:])]
-    plan += [
-        ('shapes-deformable-long', RECIPE),
-        ('bccd-dino', RECIPE[1:]),
-        ('aquarium-dino', RECIPE),
-    ]
+    families = ('deformable', 'dino', 'conditional', 'dab')
+    plan += [(f'shapes-{family}-long', RECIPE) for family in families]
+    plan += [('bccd-dino', RECIPE[1:]), ('aquarium-dino', RECIPE)]
     plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
