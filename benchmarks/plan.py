@@ -73,18 +73,18 @@ def without(*losses: str) -> List[str]:
     return [f'model.distiller.distill_losses.loss_{loss}_kd=None' for loss in losses]
 
 
-def long(lr: str, epochs: int = 36, drop: int = 21) -> Tuple[str, ...]:
-    """Schedule of more steps on the shapes: smaller batches, more epochs.
-
-    After `drop` epochs the learning rate falls to a tenth, where it stays.
-    """
-    step = dict(begin=drop, end=drop + 1, end_factor=0.1)
-    return (
+def schedule(lr: str, epochs: int, images: int = 800) -> Tuple[str, ...]:
+    """Longer trainings on the shapes, or on the first of them, with batches of 4."""
+    words = (
         'train_dataloader.batch_size=4',
         f'optim_wrapper.optimizer.lr={lr}',
         f'train_cfg.max_epochs={epochs}',
-        *(f'param_scheduler.1.{name}={value}' for name, value in step.items()),
+        f'param_scheduler.1.end={epochs}',
     )
+    if images == 800:
+        return words
+    fewer = f'train_dataloader.dataset.indices={images}'
+    return (*words, fewer, f'train_cfg.val_interval={epochs // 12}')
 
 
 ALIGNED = option('aligned', 'type', 'AlignedKDLoss')
@@ -173,29 +173,21 @@ CELLS: Dict[str, Cell] = {
         data='shapes-96',
         configs='shapes/deformable-detr',
         shapes=SHAPES_96,
-        version=2,
-        options=long('0.001'),
+        options=schedule('0.001', epochs=36),
     ),
-    'shapes-conditional-long': Cell(
-        title='Conditional DETR, wider backbone teaches, three times as many steps',
+    'shapes-400-deformable': Cell(
+        title='Deformable DETR (refine), wider backbone teaches, 400 images',
         data='shapes-96',
-        configs='shapes/conditional-detr',
+        configs='shapes/deformable-detr',
         shapes=SHAPES_96,
-        options=long('0.00025'),
+        options=schedule('0.001', epochs=60, images=400),
     ),
-    'shapes-dab-long': Cell(
-        title='DAB-DETR, wider backbone teaches, three times as many steps',
-        data='shapes-96',
-        configs='shapes/dab-detr',
-        shapes=SHAPES_96,
-        options=long('0.00025'),
-    ),
-    'shapes-dino-long': Cell(
-        title='DINO, wider backbone teaches, twice as many steps',
+    'shapes-400-dino': Cell(
+        title='DINO, wider backbone teaches, 400 images',
         data='shapes-96',
         configs='shapes/dino',
         shapes=SHAPES_96,
-        options=long('0.0002', epochs=24, drop=15),
+        options=schedule('0.0002', epochs=48, images=400),
     ),
     'shapes-tenth': Cell(
         title='Deformable DETR (refine), labels for a tenth of the images',
@@ -256,8 +248,8 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan += [(first, SINGLE + PAIRS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
     plan += [('bccd-dino', RECIPE[:1]), ('bccd-dino-one-layer', RECIPE[1:])]
-    families = ('deformable', 'dino', 'conditional', 'dab')
-    plan += [(f'shapes-{family}-long', RECIPE) for family in families]
+    more = ('shapes-deformable-long', 'shapes-400-deformable', 'shapes-400-dino')
+    plan += [(cell, RECIPE) for cell in more]
     plan += [('bccd-dino', RECIPE[1:]), ('aquarium-dino', RECIPE)]
     plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
