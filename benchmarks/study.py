@@ -129,7 +129,9 @@ def train(
     for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
         variables[name] = '1'
     log = os.path.join(folder, 'output.log')
-    attempt: Line = {'commit': commit()}
+    earlier = attempts(folder)
+    attempt: Line = {'commit': commit(), 'began': time.time()}
+    write_attempts(folder, [*earlier, attempt])
     began = time.monotonic()
     with open(log, 'ab') as file:
         process = subprocess.Popen(
@@ -151,14 +153,35 @@ def train(
         process.returncode = os.waitstatus_to_exitcode(status)
         attempt['cpu_minutes'] = round((usage.ru_utime + usage.ru_stime) / 60, 2)
         attempt['wall_minutes'] = round((time.monotonic() - began) / 60, 2)
-        append(os.path.join(folder, 'attempts.jsonl'), attempt)
+        write_attempts(folder, [*earlier, attempt])
     if not pid:
         raise OutOfTime
     if process.returncode != 0:
         with open(log, errors='replace') as file:
             end = ''.join(file.readlines()[-30:])
         raise StudyError(f'{folder} stopped with code {process.returncode}:\n{end}')
-    return read_lines(os.path.join(folder, 'attempts.jsonl'))
+    return [*earlier, attempt]
+
+
+def attempts(folder: str) -> List[Line]:
+    """Commit and minutes of each attempt of a training.
+
+    One that was killed could not write its minutes: those until its last checkpoint count, from
+    which the next attempt goes on.
+    """
+    found = read_lines(os.path.join(folder, 'attempts.jsonl'))
+    for attempt in found:
+        if 'cpu_minutes' not in attempt:
+            path = os.path.join(folder, 'last_checkpoint')
+            end = os.path.getmtime(path) if os.path.isfile(path) else 0.0
+            minutes = round(max(end - attempt['began'], 0) / 60, 2)
+            attempt.update(cpu_minutes=minutes, wall_minutes=minutes)
+    return found
+
+
+def write_attempts(folder: str, found: Sequence[Line]) -> None:
+    with open(os.path.join(folder, 'attempts.jsonl'), 'w') as file:
+        file.writelines(json.dumps(attempt) + '\n' for attempt in found)
 
 
 def read_curve(folder: str) -> List[Dict[str, float]]:
@@ -316,8 +339,8 @@ class Study:
                 say(f'{datetime.datetime.now():%H:%M} {job.cell}: {job.row}, seed {job.seed}')
                 data = self.data_root(cell)
                 words = [f'data_root={data}', f'randomness.seed={job.seed}', *options]
-                attempts = train(cell.config(job.row), words, folder, self.deadline)
-                line = {**self.line(job, words, attempts), **more}
+                made = train(cell.config(job.row), words, folder, self.deadline)
+                line = {**self.line(job, words, made), **more}
                 with open(os.path.join(folder, 'line.json'), 'w') as file:
                     json.dump(line, file)
                 minutes = f'{line["cpu_minutes"]} CPU minutes of {line["wall_minutes"]}'
@@ -326,7 +349,7 @@ class Study:
                 append(self.results, line)
             return line
 
-    def line(self, job: Job, options: Sequence[str], attempts: Sequence[Line]) -> Line:
+    def line(self, job: Job, options: Sequence[str], made: Sequence[Line]) -> Line:
         cell = CELLS[job.cell]
         curve = read_curve(self.folder(job))
         command = ['python', 'tools/train.py', cell.config(job.row), '--cfg-options', *options]
@@ -339,10 +362,10 @@ class Study:
             'config': cell.config(job.row),
             'overrides': cell.overrides(job.row),
             'command': text.replace(self.work_dir, 'work_dirs/study'),
-            'commit': ', '.join(sorted({attempt['commit'] for attempt in attempts})),
-            'attempts': len(attempts),
-            'cpu_minutes': round(sum(attempt['cpu_minutes'] for attempt in attempts), 2),
-            'wall_minutes': round(sum(attempt['wall_minutes'] for attempt in attempts), 2),
+            'commit': ', '.join(sorted({attempt['commit'] for attempt in made})),
+            'attempts': len(made),
+            'cpu_minutes': round(sum(attempt['cpu_minutes'] for attempt in made), 2),
+            'wall_minutes': round(sum(attempt['wall_minutes'] for attempt in made), 2),
             **environment(),
             'curve': [[point['epoch'], point['mAP']] for point in curve],
             'final': {name: value for name, value in curve[-1].items() if name != 'epoch'},

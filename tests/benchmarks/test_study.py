@@ -205,6 +205,26 @@ def test_curve_of_a_resumed_training_is_joined(tmp_path):
     assert [(point['epoch'], point['mAP']) for point in curve] == [(3, 4.0), (6, 8.0), (9, 11.0)]
 
 
+def test_a_killed_attempt_counts_until_its_last_checkpoint(tmp_path, monkeypatch):
+    """One killed without a checkpoint, one with, and one that is killed at once."""
+    folder = str(tmp_path)
+    (tmp_path / 'last_checkpoint').touch()
+    os.utime(tmp_path / 'last_checkpoint', (1000, 1000))
+    study.write_attempts(
+        folder, [{'commit': 'aaa', 'began': 2e9}, {'commit': 'bbb', 'began': 1000 - 150}]
+    )
+
+    def killed(*words, **more):
+        assert [a['commit'] for a in study.attempts(folder)] == ['aaa', 'bbb', 'ccc']
+        raise MemoryError
+
+    monkeypatch.setattr(study, 'commit', lambda: 'ccc')
+    monkeypatch.setattr(study.subprocess, 'Popen', killed)
+    with pytest.raises(MemoryError):
+        study.train('config.py', [], folder)
+    assert [attempt['cpu_minutes'] for attempt in study.attempts(folder)] == [0, 2.5, 0]
+
+
 def test_folder_is_for_one_process(tmp_path):
     with study.locked(str(tmp_path)) as first, study.locked(str(tmp_path)) as second:
         assert first and not second
