@@ -338,6 +338,27 @@ def test_cell_fits_and_its_rows_share_data_and_schedule(cell, tmp_path, monkeypa
     assert all(value == value for value in log_vars.values())
 
 
+@pytest.mark.parametrize(
+    ('cell', 'row', 'teacher'),
+    [
+        (CELL, 'all', CELL),
+        ('shapes-tenth', 'all, strong', CELL),
+        ('bccd-dino-one-layer', 'aligned', 'bccd-dino'),
+    ],
+)
+def test_who_teaches(cell, row, teacher, monkeypatch):
+    one, asked = study.Study(), []
+
+    def refuse(name):
+        asked.append(name)
+        raise study.OutOfTime
+
+    monkeypatch.setattr(one, 'teacher', refuse)
+    with pytest.raises(study.OutOfTime):
+        one.do(Job(cell, row, 0))
+    assert asked == [teacher]
+
+
 @pytest.fixture
 def tiny_cell(monkeypatch):
     """The cell of the shapes on a few images, for one epoch."""
