@@ -189,6 +189,20 @@ CELLS: Dict[str, Cell] = {
         shapes=SHAPES_96,
         options=schedule('0.0002', epochs=48, images=400),
     ),
+    'shapes-400-conditional': Cell(
+        title='Conditional DETR, wider backbone teaches, 400 images',
+        data='shapes-96',
+        configs='shapes/conditional-detr',
+        shapes=SHAPES_96,
+        options=schedule('0.00025', epochs=60, images=400),
+    ),
+    'shapes-400-dab': Cell(
+        title='DAB-DETR, wider backbone teaches, 400 images',
+        data='shapes-96',
+        configs='shapes/dab-detr',
+        shapes=SHAPES_96,
+        options=schedule('0.00025', epochs=60, images=400),
+    ),
     'shapes-tenth': Cell(
         title='Deformable DETR (refine), labels for a tenth of the images',
         data='shapes-96',
@@ -248,8 +262,9 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan += [(first, SINGLE + PAIRS)]
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
     plan += [('bccd-dino', RECIPE[:1]), ('bccd-dino-one-layer', RECIPE[1:])]
-    more = ('shapes-deformable-long', 'shapes-400-deformable', 'shapes-400-dino')
-    plan += [(cell, RECIPE) for cell in more]
+    plan += [('shapes-deformable-long', RECIPE)]
+    halves = ('deformable', 'dino', 'conditional', 'dab')
+    plan += [(f'shapes-400-{family}', RECIPE) for family in halves]
     plan += [('bccd-dino', RECIPE[1:]), ('aquarium-dino', RECIPE)]
     plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
