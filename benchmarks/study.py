@@ -293,9 +293,7 @@ class Study:
         """Train what the job names, unless it has a line or another process is at it."""
         cell = CELLS[job.cell]
         overrides = cell.overrides(job.row)
-        if job.row == 'teacher':
-            self.teacher(job.cell)
-        elif job.row == 'alone':
+        if job.row in ('teacher', 'alone'):
             self.train(job, overrides)
         else:
             folder, line = self.teacher(ROWS[job.row].teacher or cell.teacher or job.cell)

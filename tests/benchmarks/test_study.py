@@ -230,6 +230,16 @@ def test_folder_is_for_one_process(tmp_path):
         assert first and not second
 
 
+def test_a_second_process_passes_by_what_the_first_trains(tmp_path, monkeypatch):
+    monkeypatch.delattr(study.time, 'sleep')  # so that waiting fails
+    made = study.Study(str(tmp_path / 'study.jsonl'), str(tmp_path))
+    for row in ('teacher', 'alone'):
+        job = Job(CELL, row, 0)
+        with study.locked(made.folder(job)):
+            made.do(job)
+    assert not study.valid_lines(made.results)
+
+
 def test_two_processes_that_start_at_once_make_the_data_once(tmp_path, monkeypatch):
     monkeypatch.setattr(study, 'ROOT', str(tmp_path))
     (tmp_path / 'tools').symlink_to(ROOT / 'tools')
