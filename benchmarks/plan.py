@@ -20,6 +20,8 @@ class Cell(NamedTuple):
         version: raise it when a change alters values; lines of an earlier version do not count.
         teacher_seed: seed of the teacher.
         teacher: cell whose teacher teaches; '' = its own.
+        backbone: cell whose teacher and student, of the teacher's seed, give the backbones of
+            teacher and students their first weights; '' = random ones.
         options: overrides of all its configs.
     """
 
@@ -31,6 +33,7 @@ class Cell(NamedTuple):
     version: int = 1
     teacher_seed: int = 0
     teacher: str = ''
+    backbone: str = ''
     options: Sequence[str] = ()
 
     def config(self, row: str) -> str:
@@ -187,6 +190,8 @@ CELLS: Dict[str, Cell] = {
         data='shapes-96',
         configs='shapes/dino',
         shapes=SHAPES_96,
+        version=2,
+        backbone='shapes-400-deformable',
         options=schedule('0.0002', epochs=48, images=400),
     ),
     'shapes-400-conditional': Cell(
@@ -194,6 +199,7 @@ CELLS: Dict[str, Cell] = {
         data='shapes-96',
         configs='shapes/conditional-detr',
         shapes=SHAPES_96,
+        backbone='shapes-400-deformable',
         options=schedule('0.00025', epochs=60, images=400),
     ),
     'shapes-400-dab': Cell(
@@ -201,6 +207,7 @@ CELLS: Dict[str, Cell] = {
         data='shapes-96',
         configs='shapes/dab-detr',
         shapes=SHAPES_96,
+        backbone='shapes-400-deformable',
         options=schedule('0.00025', epochs=60, images=400),
     ),
     'shapes-tenth': Cell(

@@ -289,44 +289,51 @@ class Study:
                 subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         return root
 
-    def do(self, job: Job) -> None:
-        """Train what the job names, unless it has a line or another process is at it."""
+    def do(self, job: Job) -> Optional[Line]:
+        """Train what the job names, and what it starts from; as `train`."""
         cell = CELLS[job.cell]
-        overrides = cell.overrides(job.row)
-        if job.row in ('teacher', 'alone'):
-            self.train(job, overrides)
-        else:
-            folder, line = self.teacher(ROWS[job.row].teacher or cell.teacher or job.cell)
-            path = checkpoint(folder)
-            taught = {'mAP': line['final']['mAP'], 'checkpoint': file_hash(path)}
-            self.train(job, [f'model.teacher_ckpt={path}', *overrides], teacher=taught)
+        options, origins = cell.overrides(job.row), {}
+        alone = job.row in ('teacher', 'alone')
+        if cell.backbone:
+            path, origins['backbone'] = self.trained(
+                cell.backbone, 'teacher' if job.row == 'teacher' else 'alone'
+            )
+            start = f'model.{"" if alone else "architecture."}backbone.init_cfg'
+            weights = {'type': 'Pretrained', 'checkpoint': path, 'prefix': 'backbone.'}
+            options = [*(f'{start}.{key}={value}' for key, value in weights.items()), *options]
+        if not alone:
+            path, origins['teacher'] = self.trained(
+                ROWS[job.row].teacher or cell.teacher or job.cell
+            )
+            options = [f'model.teacher_ckpt={path}', *options]
+        return self.train(job, options, **origins)
 
-    def teacher(self, name: str) -> Tuple[str, Line]:
-        """Folder and line of a cell's teacher; it is trained when its checkpoint is missing.
+    def trained(self, cell: str, row: str = 'teacher') -> Tuple[str, Line]:
+        """A checkpoint that other trainings use, trained when it is missing; its mAP and hash.
 
         Raises:
             StudyError: trained again, it is not what it was.
         """
-        job = Job(name, 'teacher', CELLS[name].teacher_seed)
-        line = finished(self.folder(job))
+        job = Job(cell, row, CELLS[cell].teacher_seed)
+        folder = self.folder(job)
+        line = finished(folder)
         while line is None:
-            line = self.train(job, CELLS[name].overrides('teacher'))
+            line = self.do(job)
             if line is None:  # another process trains it
                 if time.time() > self.deadline:
                     raise OutOfTime
                 time.sleep(5)
-                line = finished(self.folder(job))
+        path, found = checkpoint(folder), line['final']['mAP']
         recorded = valid_lines(self.results)[job]['final']['mAP']
-        found = line['final']['mAP']
         if abs(recorded - found) > TOLERANCE:
             raise StudyError(
-                f'the teacher of {name} has mAP {found}, the recorded one {recorded}: what they '
-                'teach is not comparable; raise the version of the cell in plan.py'
+                f'{row} of {cell} has mAP {found}, the recorded one {recorded}: what is trained '
+                'from it is not comparable; raise the version of the cell in plan.py'
             )
-        return self.folder(job), line
+        return path, {'mAP': found, 'checkpoint': file_hash(path)}
 
     def train(self, job: Job, options: Sequence[str], **more: Any) -> Optional[Line]:
-        """Train and write the line; None when another process is at it."""
+        """Train, unless that is done, and write the line; None when another process is at it."""
         cell = CELLS[job.cell]
         folder = self.folder(job)
         with locked(folder) as mine:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import DictAction
 
 from mmdet_detrdistill import losses
@@ -87,6 +88,8 @@ def test_every_job_has_a_config_and_comes_once():
         position = jobs.index((owner, 'teacher', plan.CELLS[owner].teacher_seed))
         assert position <= min(n for n, job in enumerate(jobs) if job[0] == name)
         assert not cell.teacher or (name, 'teacher', 0) not in jobs
+        if cell.backbone:
+            assert jobs.index((cell.backbone, 'alone', 0)) < position
 
 
 def test_newest_line_of_the_cell_s_version_counts(tmp_path):
@@ -250,11 +253,11 @@ def test_two_processes_that_start_at_once_make_the_data_once(tmp_path, monkeypat
     assert len(list((tmp_path / 'data' / 'tiny' / 'train').iterdir())) == 30
 
 
-def distilled(cell, row):
+def distilled(cell, row, options=()):
     """Resolved config of a cell's row."""
     folder = os.path.join(ROOT, plan.CELLS[cell].config(row))
     config = load(folder)
-    words = (word.split('=', 1) for word in plan.CELLS[cell].overrides(row))
+    words = (word.split('=', 1) for word in options or plan.CELLS[cell].overrides(row))
     config.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in words})
     return config
 
@@ -349,24 +352,59 @@ def test_cell_fits_and_its_rows_share_data_and_schedule(cell, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ('cell', 'row', 'teacher'),
+    ('cell', 'row', 'origins'),
     [
-        (CELL, 'all', CELL),
-        ('shapes-tenth', 'all, strong', CELL),
-        ('bccd-dino-one-layer', 'aligned', 'bccd-dino'),
+        (CELL, 'alone', []),
+        (CELL, 'all', [(CELL, 'teacher')]),
+        ('shapes-tenth', 'all, strong', [(CELL, 'teacher')]),
+        ('bccd-dino-one-layer', 'aligned', [('bccd-dino', 'teacher')]),
+        ('shapes-400-dino', 'teacher', [('shapes-400-deformable', 'teacher')]),
+        ('shapes-400-dino', 'alone', [('shapes-400-deformable', 'alone')]),
+        (
+            'shapes-400-dino',
+            'aligned',
+            [('shapes-400-deformable', 'alone'), ('shapes-400-dino', 'teacher')],
+        ),
     ],
 )
-def test_who_teaches(cell, row, teacher, monkeypatch):
-    one, asked = study.Study(), []
+def test_what_a_training_starts_from(cell, row, origins, monkeypatch):
+    one, asked, trained = study.Study(), [], []
 
-    def refuse(name):
-        asked.append(name)
-        raise study.OutOfTime
+    def found(cell, row='teacher'):
+        asked.append((cell, row))
+        return f'{cell}.pth', {'mAP': 1.0}
 
-    monkeypatch.setattr(one, 'teacher', refuse)
-    with pytest.raises(study.OutOfTime):
-        one.do(Job(cell, row, 0))
-    assert asked == [teacher]
+    monkeypatch.setattr(one, 'trained', found)
+    monkeypatch.setattr(one, 'train', lambda job, options, **more: trained.append((options, more)))
+    one.do(Job(cell, row, 0))
+    assert asked == origins
+    ((options, more),) = trained
+    assert len(more) == len(origins)
+    assert sum('.pth' in option for option in options) == len(origins)
+
+
+@pytest.mark.parametrize('row', ['teacher', 'alone', 'aligned'])
+@pytest.mark.parametrize('cell', [name for name, cell in plan.CELLS.items() if cell.backbone])
+def test_backbone_starts_from_trained_weights(cell, row, monkeypatch, tmp_path):
+    source = plan.CELLS[plan.CELLS[cell].backbone]
+    config = source.config('teacher' if row == 'teacher' else 'alone')
+    weights = save_random_teacher(dict(cfg_path=str(ROOT / config)), tmp_path)
+    one, options = study.Study(), []
+    monkeypatch.setattr(one, 'trained', lambda *words: (weights, {}))
+    monkeypatch.setattr(one, 'train', lambda job, words, **more: options.extend(words))
+    one.do(Job(cell, row, 0))
+    options = [option for option in options if 'teacher_ckpt' not in option]
+
+    config = distilled(cell, row, options)
+    if row == 'aligned':
+        config.model.teacher_ckpt = save_random_teacher(
+            dict(cfg_path=config.model.teacher), tmp_path
+        )
+    model = build_from_config(config)[0]
+    found = (model.architecture if row == 'aligned' else model).state_dict()
+    given = torch.load(weights)['state_dict']
+    backbone = [name for name in found if name.startswith('backbone.')]
+    assert backbone and all(torch.equal(found[name], given[name]) for name in backbone)
 
 
 @pytest.fixture
@@ -396,14 +434,18 @@ def test_trains_what_is_missing_and_goes_on(tiny_cell, tmp_path, monkeypatch):
     assert lines[Job(CELL, 'all', 0)]['teacher']['mAP'] == lines[teacher]['final']['mAP']
 
     again = []
-    monkeypatch.setattr(study, 'train', lambda *words: again.append(words) or [attempt])
-    attempt = {'commit': 'def5678', 'cpu_minutes': 1, 'wall_minutes': 1}
+
+    def train(config, words, folder, deadline):
+        again.append(words)
+        Path(study.checkpoint(folder)).touch()
+        return [{'commit': 'def5678', 'cpu_minutes': 1, 'wall_minutes': 1}]
+
+    monkeypatch.setattr(study, 'train', train)
     one.do(Job(CELL, 'all', 0))
     assert not again
     os.remove(study.checkpoint(one.folder(teacher)))
-    one.teacher(CELL)
+    one.trained(CELL)
     assert len(again) == 1 and len(study.read_lines(str(path))) == 3
-    Path(study.checkpoint(one.folder(teacher))).touch()
     study.append(str(path), {**lines[teacher], 'final': {'mAP': 50.0}})
     with pytest.raises(study.StudyError, match='version of the cell'):
-        one.teacher(CELL)
+        one.trained(CELL)

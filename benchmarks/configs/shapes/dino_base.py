@@ -12,7 +12,8 @@ model = dict(
     with_box_refine=True,
     as_two_stage=True,
     data_preprocessor=_base_.model.data_preprocessor,
-    backbone=_base_.model.backbone,
+    # without `init_cfg=None`, so that an option can give it pretrained weights
+    backbone={key: value for key, value in _base_.model.backbone.items() if key != 'init_cfg'},
     neck=dict(
         type='ChannelMapper',
         in_channels=[32, 64, 128],
