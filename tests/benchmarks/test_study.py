@@ -72,6 +72,7 @@ def test_lines_of_the_repository_are_complete():
         assert entry['curve'][-1][1] == entry['final']['mAP']
         assert 'changes' not in entry['commit'] and entry['cpu_minutes'] > 0
         assert job.row in ('teacher', 'alone') or entry['teacher']['mAP'] > 0
+        assert not cell.backbone or entry['backbone']['mAP'] > 0
     text = Path(study.RESULTS).read_text() if os.path.isfile(study.RESULTS) else ''
     assert (
         str(ROOT) not in text and '/home' not in text and '/work' not in text.replace('work_d', '')
