@@ -194,6 +194,15 @@ CELLS: Dict[str, Cell] = {
         backbone='shapes-400-deformable',
         options=schedule('0.0002', epochs=48, images=400),
     ),
+    'shapes-400-dino-one-layer': Cell(
+        title='DINO, one decoder layer from three and a wider backbone, 400 images',
+        data='shapes-96',
+        configs='shapes/dino-one-layer',
+        shapes=SHAPES_96,
+        teacher='shapes-400-dino',
+        backbone='shapes-400-deformable',
+        options=schedule('0.0002', epochs=48, images=400),
+    ),
     'shapes-400-conditional': Cell(
         title='Conditional DETR, wider backbone teaches, 400 images',
         data='shapes-96',
@@ -270,9 +279,10 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan += [(f'shapes-{family}', RECIPE) for family in ('conditional', 'dab', 'dino')]
     plan += [('bccd-dino', RECIPE[:1]), ('bccd-dino-one-layer', RECIPE[1:])]
     plan += [('shapes-deformable-long', RECIPE)]
-    halves = ('deformable', 'dino', 'conditional', 'dab')
-    plan += [(f'shapes-400-{family}', RECIPE) for family in halves]
-    plan += [('bccd-dino', RECIPE[1:]), ('aquarium-dino', RECIPE)]
+    plan += [('shapes-400-deformable', RECIPE)]
+    plan += [('shapes-400-dino', RECIPE[:1]), ('shapes-400-dino-one-layer', RECIPE[1:])]
+    plan += [(f'shapes-400-{family}', RECIPE) for family in ('conditional', 'dab')]
+    plan += [('shapes-400-dino', RECIPE[1:]), ('bccd-dino', RECIPE[1:]), ('aquarium-dino', RECIPE)]
     plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
