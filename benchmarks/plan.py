@@ -208,8 +208,9 @@ CELLS: Dict[str, Cell] = {
         data='shapes-96',
         configs='shapes/conditional-detr',
         shapes=SHAPES_96,
+        version=2,
         backbone='shapes-400-deformable',
-        options=schedule('0.00025', epochs=60, images=400),
+        options=schedule('0.00025', epochs=84, images=400),
     ),
     'shapes-400-dab': Cell(
         title='DAB-DETR, wider backbone teaches, 400 images',
@@ -217,7 +218,7 @@ CELLS: Dict[str, Cell] = {
         configs='shapes/dab-detr',
         shapes=SHAPES_96,
         backbone='shapes-400-deformable',
-        options=schedule('0.00025', epochs=60, images=400),
+        options=schedule('0.00025', epochs=84, images=400),
     ),
     'shapes-tenth': Cell(
         title='Deformable DETR (refine), labels for a tenth of the images',
