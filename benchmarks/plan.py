@@ -1,7 +1,7 @@
 """What the study trains, and in which order: cells, rows, seeds."""
 
 import os
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 CONFIGS = os.path.join('benchmarks', 'configs')
 LOSSES = ('logits', 'feature', 'assign')
@@ -164,86 +164,67 @@ BCCD = (
     'Images: [BCCD](https://github.com/Shenggan/BCCD_Dataset), MIT. Its labels are incomplete: '
     'compare rows, not absolute mAP.'
 )
+
+
+def on_shapes(title: str, family: str, **more: Any) -> Cell:
+    return Cell(title, 'shapes-96', f'shapes/{family}', SHAPES_96, **more)
+
+
+def on_half(title: str, family: str, lr: str, epochs: int, **more: Any) -> Cell:
+    """Longer, on the first 400 of the 800 images."""
+    options = schedule(lr, epochs, images=400)
+    return on_shapes(f'{title}, 400 images', family, options=options, **more)
+
+
 CELLS: Dict[str, Cell] = {
-    'shapes-deformable': Cell(
-        title='Deformable DETR (refine), wider backbone teaches',
-        data='shapes-96',
-        configs='shapes/deformable-detr',
-        shapes=SHAPES_96,
+    'shapes-deformable': on_shapes(
+        'Deformable DETR (refine), wider backbone teaches', 'deformable-detr'
     ),
-    'shapes-deformable-long': Cell(
-        title='Deformable DETR (refine), wider backbone teaches, three times as many steps',
-        data='shapes-96',
-        configs='shapes/deformable-detr',
-        shapes=SHAPES_96,
+    'shapes-deformable-long': on_shapes(
+        'Deformable DETR (refine), wider backbone teaches, three times as many steps',
+        'deformable-detr',
         options=schedule('0.001', epochs=36),
     ),
-    'shapes-400-deformable': Cell(
-        title='Deformable DETR (refine), wider backbone teaches, 400 images',
-        data='shapes-96',
-        configs='shapes/deformable-detr',
-        shapes=SHAPES_96,
-        options=schedule('0.001', epochs=60, images=400),
+    'shapes-400-deformable': on_half(
+        'Deformable DETR (refine), wider backbone teaches', 'deformable-detr', '0.001', epochs=60
     ),
-    'shapes-400-dino': Cell(
-        title='DINO, wider backbone teaches, 400 images',
-        data='shapes-96',
-        configs='shapes/dino',
-        shapes=SHAPES_96,
+    'shapes-400-dino': on_half(
+        'DINO, wider backbone teaches',
+        'dino',
+        '0.0002',
+        epochs=48,
         version=2,
         backbone='shapes-400-deformable',
-        options=schedule('0.0002', epochs=48, images=400),
     ),
-    'shapes-400-dino-one-layer': Cell(
-        title='DINO, one decoder layer from three and a wider backbone, 400 images',
-        data='shapes-96',
-        configs='shapes/dino-one-layer',
-        shapes=SHAPES_96,
+    'shapes-400-dino-one-layer': on_half(
+        'DINO, one decoder layer from three and a wider backbone',
+        'dino-one-layer',
+        '0.0002',
+        epochs=48,
         teacher='shapes-400-dino',
         backbone='shapes-400-deformable',
-        options=schedule('0.0002', epochs=48, images=400),
     ),
-    'shapes-400-conditional': Cell(
-        title='Conditional DETR, wider backbone teaches, 400 images',
-        data='shapes-96',
-        configs='shapes/conditional-detr',
-        shapes=SHAPES_96,
+    'shapes-400-conditional': on_half(
+        'Conditional DETR, wider backbone teaches',
+        'conditional-detr',
+        '0.00025',
+        epochs=84,
         version=2,
         backbone='shapes-400-deformable',
-        options=schedule('0.00025', epochs=84, images=400),
     ),
-    'shapes-400-dab': Cell(
-        title='DAB-DETR, wider backbone teaches, 400 images',
-        data='shapes-96',
-        configs='shapes/dab-detr',
-        shapes=SHAPES_96,
+    'shapes-400-dab': on_half(
+        'DAB-DETR, wider backbone teaches',
+        'dab-detr',
+        '0.00025',
+        epochs=84,
         backbone='shapes-400-deformable',
-        options=schedule('0.00025', epochs=84, images=400),
     ),
-    'shapes-tenth': Cell(
-        title='Deformable DETR (refine), labels for a tenth of the images',
-        data='shapes-96',
-        configs='shapes/tenth',
-        shapes=SHAPES_96,
+    'shapes-tenth': on_shapes(
+        'Deformable DETR (refine), labels for a tenth of the images', 'tenth'
     ),
-    'shapes-dino': Cell(
-        title='DINO, wider backbone teaches',
-        data='shapes-96',
-        configs='shapes/dino',
-        shapes=SHAPES_96,
-    ),
-    'shapes-conditional': Cell(
-        title='Conditional DETR, wider backbone teaches',
-        data='shapes-96',
-        configs='shapes/conditional-detr',
-        shapes=SHAPES_96,
-    ),
-    'shapes-dab': Cell(
-        title='DAB-DETR, wider backbone teaches',
-        data='shapes-96',
-        configs='shapes/dab-detr',
-        shapes=SHAPES_96,
-    ),
+    'shapes-dino': on_shapes('DINO, wider backbone teaches', 'dino'),
+    'shapes-conditional': on_shapes('Conditional DETR, wider backbone teaches', 'conditional-detr'),
+    'shapes-dab': on_shapes('DAB-DETR, wider backbone teaches', 'dab-detr'),
     'aquarium-dino': Cell(
         title='DINO, EfficientNet-Lite0 from Lite1, both pretrained',
         data='aquarium',

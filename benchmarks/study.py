@@ -290,7 +290,7 @@ class Study:
         return root
 
     def do(self, job: Job) -> Optional[Line]:
-        """Train what the job names, and what it starts from; as `train`."""
+        """Train a job, before it what it starts from; None when another process is at it."""
         cell = CELLS[job.cell]
         options, origins = cell.overrides(job.row), {}
         alone = job.row in ('teacher', 'alone')
