@@ -293,15 +293,15 @@ class Study:
         """Train a job, before it what it starts from; None when another process is at it."""
         cell = CELLS[job.cell]
         options, origins = cell.overrides(job.row), {}
-        alone = job.row in ('teacher', 'alone')
+        distilled = job.row not in ('teacher', 'alone')
         if cell.backbone:
             path, origins['backbone'] = self.trained(
                 cell.backbone, 'teacher' if job.row == 'teacher' else 'alone'
             )
-            start = f'model.{"" if alone else "architecture."}backbone.init_cfg'
+            start = f'model.{"architecture." if distilled else ""}backbone.init_cfg'
             weights = {'type': 'Pretrained', 'checkpoint': path, 'prefix': 'backbone.'}
             options = [*(f'{start}.{key}={value}' for key, value in weights.items()), *options]
-        if not alone:
+        if distilled:
             path, origins['teacher'] = self.trained(
                 ROWS[job.row].teacher or cell.teacher or job.cell
             )
