@@ -170,10 +170,10 @@ def on_shapes(title: str, family: str, **more: Any) -> Cell:
     return Cell(title, 'shapes-96', f'shapes/{family}', SHAPES_96, **more)
 
 
-def on_half(title: str, family: str, lr: str, epochs: int, **more: Any) -> Cell:
-    """Longer, on the first 400 of the 800 images."""
-    options = schedule(lr, epochs, images=400)
-    return on_shapes(f'{title}, 400 images', family, options=options, **more)
+def on_fewer(title: str, family: str, lr: str, epochs: int, images: int = 400, **more: Any) -> Cell:
+    """Longer, on the first of the 800 images."""
+    options = schedule(lr, epochs, images)
+    return on_shapes(f'{title}, {images} images', family, options=options, **more)
 
 
 CELLS: Dict[str, Cell] = {
@@ -185,10 +185,10 @@ CELLS: Dict[str, Cell] = {
         'deformable-detr',
         options=schedule('0.001', epochs=36),
     ),
-    'shapes-400-deformable': on_half(
+    'shapes-400-deformable': on_fewer(
         'Deformable DETR (refine), wider backbone teaches', 'deformable-detr', '0.001', epochs=60
     ),
-    'shapes-400-dino': on_half(
+    'shapes-400-dino': on_fewer(
         'DINO, wider backbone teaches',
         'dino',
         '0.0002',
@@ -196,7 +196,7 @@ CELLS: Dict[str, Cell] = {
         version=2,
         backbone='shapes-400-deformable',
     ),
-    'shapes-400-dino-one-layer': on_half(
+    'shapes-400-dino-one-layer': on_fewer(
         'DINO, one decoder layer from three and a wider backbone',
         'dino-one-layer',
         '0.0002',
@@ -204,15 +204,15 @@ CELLS: Dict[str, Cell] = {
         teacher='shapes-400-dino',
         backbone='shapes-400-deformable',
     ),
-    'shapes-400-conditional': on_half(
+    'shapes-300-conditional': on_fewer(
         'Conditional DETR, wider backbone teaches',
         'conditional-detr',
         '0.00025',
-        epochs=84,
-        version=2,
+        epochs=96,
+        images=300,
         backbone='shapes-400-deformable',
     ),
-    'shapes-400-dab': on_half(
+    'shapes-400-dab': on_fewer(
         'DAB-DETR, wider backbone teaches',
         'dab-detr',
         '0.00025',
@@ -263,7 +263,7 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan += [('shapes-deformable-long', RECIPE)]
     plan += [('shapes-400-deformable', RECIPE)]
     plan += [('shapes-400-dino', RECIPE[:1]), ('shapes-400-dino-one-layer', RECIPE[1:])]
-    plan += [(f'shapes-400-{family}', RECIPE) for family in ('conditional', 'dab')]
+    plan += [('shapes-300-conditional', RECIPE), ('shapes-400-dab', RECIPE)]
     plan += [('shapes-400-dino', RECIPE[1:]), ('bccd-dino', RECIPE[1:]), ('aquarium-dino', RECIPE)]
     plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
