@@ -100,6 +100,11 @@ def last_quarter(line: Line) -> Optional[float]:
     return round(curve[end] - curve[begin], 1) if begin in curve else None
 
 
+def is_converged(last_quarters: Sequence[float]) -> bool:
+    """Whether the students alone gain less than 1 mAP there, in the mean."""
+    return bool(last_quarters) and statistics.mean(last_quarters) < 1
+
+
 def epochs_to(curve: Sequence[Tuple[float, float]], target: float) -> Optional[float]:
     """Epochs until a curve reaches `target`, interpolated between evaluations."""
     before: Tuple[float, float] = (0, 0)
@@ -123,17 +128,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
-def summary(lines: Lines, head: str = HEADS['README.md'], complete: bool = False) -> str:
-    """What the reported losses gain in each cell; `complete`: only where three seeds are."""
+def summary(lines: Lines, head: str = HEADS['README.md'], converged: bool = False) -> str:
+    """What the reported losses gain in each cell.
+
+    `converged`: only where three seeds are and the students alone are converged.
+    """
     rows = []
     planned = {(cell, row) for cell, row, _ in jobs()}
     for name, (losses, row) in itertools.product(CELLS, REPORTED.items()):
         gained = gains(lines, name, row)
-        if (name, row) not in planned or (complete and len(gained) < len(SEEDS)):
-            continue
         alone = by_seed(lines, name, 'alone')
-        found = by_seed(lines, name, row)
         late = [value for value in map(last_quarter, alone.values()) if value is not None]
+        final = len(gained) == len(SEEDS) and is_converged(late)
+        if (name, row) not in planned or (converged and not final):
+            continue
+        found = by_seed(lines, name, row)
         teacher = teacher_line(lines, name)
         rows.append(
             [
@@ -394,7 +403,7 @@ def outputs(results: str) -> Dict[str, str]:
     lines = valid_lines(results)
     parts = {PAGE: blocks(lines), METHOD_PAGE: {'methods': methods(lines)}}
     for name, head in HEADS.items():
-        parts[os.path.join(ROOT, name)] = {'study': summary(lines, head, complete=True)}
+        parts[os.path.join(ROOT, name)] = {'study': summary(lines, head, converged=True)}
     found = {}
     for path, texts in parts.items():
         with open(path, encoding='utf-8') as file:

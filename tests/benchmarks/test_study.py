@@ -126,8 +126,16 @@ def test_one_seed_is_no_result():
         del found[Job(CELL, row, 2)]
     assert '±' not in study_results.summary(found) + study_results.rows_of(found, CELL)
     assert '+2.0, +2.0, -' in study_results.rows_of(found, CELL)
-    assert CELL not in study_results.summary(found, complete=True)
+    assert CELL not in study_results.summary(found, converged=True)
     assert study_results.figure(found, CELL) == ''
+
+
+def test_readmes_show_what_is_converged():
+    found = full()
+    assert CELL in study_results.summary(found, converged=True)
+    found[Job(CELL, 'alone', 1)]['curve'][1][1] -= 3.0
+    assert CELL not in study_results.summary(found, converged=True)
+    assert CELL in study_results.summary(found)
 
 
 def test_time_to_accuracy_is_interpolated():
@@ -167,7 +175,7 @@ def test_recommended_losses_come_first():
     found = full(gain=2.0)
     for seed in (0, 1, 2):
         found[Job(CELL, 'aligned', seed)] = line('aligned', seed, [[12, 20.0], [24, 35.0]])
-    rows = [row.split(' | ')[:2] for row in study_results.summary(found, complete=True).split('\n')]
+    rows = [row.split(' | ')[:2] for row in study_results.summary(found, converged=True).split('\n')]
     assert rows[2:] == [[f'| `{CELL}`', losses] for losses in ('aligned', 'paper')]
     assert 'distilled 35.0' in study_results.figure(found, CELL)
 
