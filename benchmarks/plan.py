@@ -264,10 +264,10 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan += [('shapes-400-deformable', RECIPE)]
     plan += [('shapes-400-dino', RECIPE[:1]), ('shapes-400-dino-one-layer', RECIPE[1:])]
     plan += [('shapes-300-conditional', RECIPE), ('shapes-400-dab', RECIPE)]
-    plan += [('shapes-400-dino', RECIPE[1:]), ('bccd-dino', RECIPE[1:]), ('aquarium-dino', RECIPE)]
-    plan += [(first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
-    plan += [(real, SINGLE + WEIGHTS + PAIRS + ('released',))]
+    plan += [('aquarium-dino', RECIPE), (first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
+    plan += [(real, SINGLE + WEIGHTS + ('released',))]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
+    plan += [('shapes-400-dino', RECIPE[1:]), ('bccd-dino', RECIPE[1:])]
     for cell, rows in plan:
         for seed in SEEDS:
             for row in rows:
