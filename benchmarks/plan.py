@@ -206,17 +206,19 @@ CELLS: Dict[str, Cell] = {
     ),
     'shapes-300-conditional': on_fewer(
         'Conditional DETR, wider backbone teaches',
-        'conditional-detr',
+        'conditional-detr-cosine',
         '0.00025',
         epochs=96,
         images=300,
+        version=2,
         backbone='shapes-400-deformable',
     ),
-    'shapes-400-dab': on_fewer(
+    'shapes-300-dab': on_fewer(
         'DAB-DETR, wider backbone teaches',
-        'dab-detr',
+        'dab-detr-cosine',
         '0.00025',
-        epochs=84,
+        epochs=96,
+        images=300,
         backbone='shapes-400-deformable',
     ),
     'shapes-tenth': on_shapes(
@@ -263,7 +265,7 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan += [('shapes-deformable-long', RECIPE)]
     plan += [('shapes-400-deformable', RECIPE)]
     plan += [('shapes-400-dino', RECIPE[:1]), ('shapes-400-dino-one-layer', RECIPE[1:])]
-    plan += [('shapes-300-conditional', RECIPE), ('shapes-400-dab', RECIPE)]
+    plan += [('shapes-300-conditional', RECIPE), ('shapes-300-dab', RECIPE)]
     plan += [('aquarium-dino', RECIPE), (first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + ('released',))]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]

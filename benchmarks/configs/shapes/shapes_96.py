@@ -17,6 +17,13 @@ param_scheduler = [  # a straight line to zero
         convert_to_iter_based=True,
     ),
 ]
+# the longest trainings fall to zero with a cosine in place of the line
+cosine = [
+    param_scheduler[0],
+    dict(
+        type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True
+    ),
+]
 default_hooks = dict(
     _delete_=True,  # MMEngine's own defaults, without the stability hook
     logger=dict(type='LoggerHook', interval=25),
