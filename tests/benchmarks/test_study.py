@@ -175,7 +175,8 @@ def test_recommended_losses_come_first():
     found = full(gain=2.0)
     for seed in (0, 1, 2):
         found[Job(CELL, 'aligned', seed)] = line('aligned', seed, [[12, 20.0], [24, 35.0]])
-    rows = [row.split(' | ')[:2] for row in study_results.summary(found, converged=True).split('\n')]
+    text = study_results.summary(found, converged=True)
+    rows = [row.split(' | ')[:2] for row in text.splitlines()]
     assert rows[2:] == [[f'| `{CELL}`', losses] for losses in ('aligned', 'paper')]
     assert 'distilled 35.0' in study_results.figure(found, CELL)
 
