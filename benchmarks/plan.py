@@ -227,12 +227,6 @@ CELLS: Dict[str, Cell] = {
     'shapes-dino': on_shapes('DINO, wider backbone teaches', 'dino'),
     'shapes-conditional': on_shapes('Conditional DETR, wider backbone teaches', 'conditional-detr'),
     'shapes-dab': on_shapes('DAB-DETR, wider backbone teaches', 'dab-detr'),
-    'aquarium-dino': Cell(
-        title='DINO, EfficientNet-Lite0 from Lite1, both pretrained',
-        data='aquarium',
-        configs='photographs/dino',
-        source=AQUARIUM,
-    ),
     'bccd-dino': Cell(
         title='DINO, EfficientNet-Lite0 from Lite1, both pretrained',
         data='bccd',
@@ -252,6 +246,12 @@ CELLS: Dict[str, Cell] = {
         configs='photographs/deformable-detr',
         source=BCCD,
     ),
+    'aquarium-deformable': Cell(
+        title='Deformable DETR (refine), EfficientNet-Lite0 from Lite1, both pretrained',
+        data='aquarium',
+        configs='photographs/deformable-detr',
+        source=AQUARIUM,
+    ),
 }
 
 
@@ -266,7 +266,7 @@ def jobs() -> Iterator[Tuple[str, str, int]]:
     plan += [('shapes-400-deformable', RECIPE)]
     plan += [('shapes-400-dino', RECIPE[:1]), ('shapes-400-dino-one-layer', RECIPE[1:])]
     plan += [('shapes-300-conditional', RECIPE), ('shapes-300-dab', RECIPE)]
-    plan += [('aquarium-dino', RECIPE), (first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
+    plan += [('aquarium-deformable', RECIPE), (first, WEIGHTS + OPTIONS), ('shapes-dab', BOXES)]
     plan += [(real, SINGLE + WEIGHTS + ('released',))]
     plan += [(f'shapes-{family}', ('all',)) for family in ('conditional', 'dab', 'dino')]
     plan += [('shapes-400-dino', RECIPE[1:]), ('bccd-dino', RECIPE[1:])]
