@@ -34,6 +34,7 @@ METHODS = (
     ('DETRDistill', '`loss_logits_kd`', 'logits', 'alone', 'paper logits_kd'),
     ('', '`loss_feature_kd`', 'feature', 'alone', 'paper feature_kd'),
     ('', '`loss_assign_kd`', 'assign', 'alone', 'paper assign_kd'),
+    ('', "all three, `preset='released'`", 'released', 'all', ''),
     ('KD-DETR', '`loss_aligned_kd`', 'aligned', 'alone', 'paper aligned_kd'),
     ('', '`RandomBoxInjection` beside it', 'random boxes', 'aligned', 'random_boxes aligned_kd'),
     (
