@@ -252,7 +252,7 @@ CELLS: Dict[str, Cell] = {
         configs='photographs/deformable-detr',
         source=AQUARIUM,
         version=2,
-        options=(*schedule('0.001', epochs=64), 'train_cfg.val_interval=8'),
+        options=schedule('0.001', epochs=64),
     ),
 }
 
