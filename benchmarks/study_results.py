@@ -273,15 +273,15 @@ def provenance(lines: Lines) -> str:
         return ', '.join(sorted(set(values)))
 
     def version(name: str) -> str:
-        return joined(line['versions'][name] for line in lines.values())
+        versions = (line['versions'][name] for line in lines.values())
+        return joined(version.split('+')[0] for version in versions)
 
-    commits = joined(c for line in lines.values() for c in line['commit'].split(', '))
     hours = sum(line['cpu_minutes'] for line in lines.values()) / 60
     planned = list(jobs())
     measured = sum(Job(*job) in lines for job in planned)
     return (
         f'{measured} of {len(planned)} planned trainings are measured: {hours:.1f} CPU hours on '
-        f'{joined(line["date"][:10] for line in lines.values())}, commit {commits}, '
+        f'{joined(line["date"][:10] for line in lines.values())}, '
         f'{joined(line["processor"] for line in lines.values())}, one thread each, '
         f'PyTorch {version("torch")}, MMDetection {version("mmdet")}, MMCV {version("mmcv")}.'
     )
