@@ -90,7 +90,8 @@ def mean_text(values: Iterable[float], sign: str = '') -> str:
     values = list(values)
     if len(values) < len(SEEDS):
         return ''
-    return f'{statistics.mean(values):{sign}.1f} ± {statistics.stdev(values):.1f}'
+    mean = round(statistics.mean(values), 1) + 0.0  # no -0.0
+    return f'{mean:{sign}.1f} ± {statistics.stdev(values):.1f}'
 
 
 def last_quarter(line: Line) -> Optional[float]:

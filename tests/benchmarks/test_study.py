@@ -120,6 +120,10 @@ def test_an_option_is_compared_with_its_base():
     assert all(plan.ROWS[row.base].title for row in plan.ROWS.values() if row.base)
 
 
+def test_a_mean_that_rounds_to_zero_has_no_minus():
+    assert study_results.mean_text([0.2, 0.1, -0.4], '+') == '+0.0 ± 0.3'
+
+
 def test_one_seed_is_no_result():
     found = full()
     for row in ('alone', 'all'):
