@@ -1,5 +1,6 @@
 """How a run is started: command-line options, mixed precision, several processes."""
 
+import atexit
 import os
 import subprocess
 from argparse import ArgumentParser
@@ -77,7 +78,7 @@ def join_processes(config: Config) -> None:
     """Connect the processes of `torchrun`, `torch.distributed.launch` or `srun` on a CPU.
 
     MMEngine's launchers take a GPU per process; where they would find none, the group is made here,
-    with gloo, and MMEngine uses it. Elsewhere nothing is done.
+    with gloo, and MMEngine uses it until the process ends. Elsewhere nothing is done.
 
     Raises:
         SystemExit: the Slurm launcher outside of `srun`.
@@ -96,6 +97,7 @@ def join_processes(config: Config) -> None:
         _translate_slurm_variables(config)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
+        atexit.register(_leave_group)
     # MMEngine's wrapper would name a GPU too; the other arguments are MMEngine's own
     config.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',
@@ -104,6 +106,12 @@ def join_processes(config: Config) -> None:
         **(config.get('model_wrapper_cfg') or {}),
         'device_ids': None,
     }
+
+
+def _leave_group() -> None:
+    """Stop gloo's threads: one still running while Python shuts down aborts the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _translate_slurm_variables(config: Config) -> None:

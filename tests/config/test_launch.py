@@ -17,12 +17,13 @@ SCONTROL = """#!/bin/sh
 [ "$*" = "show hostname node[1-2]" ] && printf '127.0.0.1\\nnode2\\n'
 """
 TASK = """
-import os, sys, torch
+import atexit, os, sys, torch
 from argparse import ArgumentParser
 from mmengine.device import get_device
 from mmdet_detrdistill.config import launch, read
 
 launch.get_device = lambda: 'cpu'  # also where there is a GPU
+atexit.register(lambda: print('left', not torch.distributed.is_initialized()))
 parser = ArgumentParser()
 launch.add_common_options(parser)
 config = read.read_config(parser.parse_args(sys.argv[1:]), needs_data=False)
@@ -64,7 +65,7 @@ def test_slurm_tasks_join_by_gloo(tmp_path):
     for rank, task in enumerate(tasks):
         output, errors = task.communicate(timeout=300)
         assert task.returncode == 0, errors
-        expected = {f'{rank} 0 2 127.0.0.1 11 gloo', 'slurm None'}
+        expected = {f'{rank} 0 2 127.0.0.1 11 gloo', 'slurm None', 'left True'}
         assert expected <= set(output.splitlines()), output
 
 
