@@ -231,7 +231,7 @@ def options(lines: Lines) -> str:
     planned = {(cell, row) for cell, row, _ in jobs()}
     for row, cell in itertools.product(ROWS, CELLS):
         base = ROWS[row].base
-        if not base or (cell, row) not in planned:
+        if not base or not {(cell, row), (cell, base)} <= planned:
             continue
         change = gains(lines, cell, row, base)
         rows.append(
