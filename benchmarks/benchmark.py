@@ -40,7 +40,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmdet_detrdistill.config.launch import add_common_options
-from mmdet_detrdistill.config.read import detector_config, read_config
+from mmdet_detrdistill.config.load import detector_config
+from mmdet_detrdistill.config.read import read_config
 from mmdet_detrdistill.config.write import loss_configs
 
 SWEEPS = {'queries', 'images', 'stages', 'levels'}

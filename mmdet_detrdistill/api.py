@@ -13,7 +13,8 @@ from .checkpoints.export import student_config, student_state_dict
 from .checkpoints.read import load_checkpoint_file, load_state_strictly, unwrap_model
 from .checkpoints.resume import check_start, make_resumable, newest_checkpoint
 from .config.launch import join_processes, scale_learning_rate, use_mixed_precision
-from .config.read import load_config, open_config
+from .config.load import load_config
+from .config.read import open_config
 from .config.write import RECOMMENDED, compose, write_loadable
 from .distillation.optimizer import use_student_names
 

@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_detrdistill.config.read import detector_config
+from mmdet_detrdistill.config.load import detector_config
 
 SIZES = ((64, 96), (56, 72))  # (h, w); the second image is padded
 

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from graphlib import TopologicalSorter
 
 PACKAGE = Path(__file__).parents[1] / 'mmdet_detrdistill'
 FILES = sorted(PACKAGE.rglob('*.py'))
@@ -78,6 +79,21 @@ def test_imports_point_downwards(path):
     for own, _ in imports_of(path):
         if own in LAYERS:
             assert LAYERS.index(own) <= level, f'{ids(path)} imports {own}'
+
+
+def test_no_import_leads_back():
+    """Neither directly nor through other modules, functions' own imports included."""
+    found = {}
+    for path in FILES:
+        package = name_of(path)[:-1]
+        found[name_of(path)] = targets = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = package[: len(package) - node.level + 1]
+                base = (*base, *(node.module or '').split('.')) if node.module else base
+                targets |= {base, (*base, '__init__'), *((*base, n.name) for n in node.names)}
+    graph = {name: targets & set(found) - {name} for name, targets in found.items()}
+    tuple(TopologicalSorter(graph).static_order())  # graphlib.CycleError names the modules
 
 
 @pytest.mark.parametrize('path', FILES, ids=ids)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdet_detrdistill.config.read import detector_config, read_config
+from mmdet_detrdistill.config.load import detector_config
+from mmdet_detrdistill.config.read import read_config
 from tests.stepping import build
 from tests.trainings import in_logs, run_tool
 

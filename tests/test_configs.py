@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config, DictAction
 
-from mmdet_detrdistill.config.read import detector_config
+from mmdet_detrdistill.config.load import detector_config
 from tests.stepping import build_from_config, distils, load, shrink, step, synthetic_batch
 
 ROOT = Path(__file__).resolve().parents[1]

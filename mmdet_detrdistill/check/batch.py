@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from ..config.coco_format import is_coco, leaf_datasets, read_annotations
-from ..config.read import load_config
+from ..config.load import load_config
 from ..detectors import DetectorAdapter
 from ..detectors.class_map import class_names
 from ..detectors.label_numbers import check_label_numbers, check_num_classes

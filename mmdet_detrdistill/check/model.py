@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from ..checkpoints.resume import check_start
-from ..config.read import detector_config
+from ..config.load import detector_config
 from ..detectors import build_detector
 from ..distillation.algorithm import DETRDistill
 from ..distillation.optimizer import use_student_names

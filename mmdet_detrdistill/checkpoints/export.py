@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import save_checkpoint
 from torch import Tensor, nn
 
-from ..config.read import detector_config
+from ..config.load import detector_config
 from ..config.unlabelled import without_unlabelled
 from ..registry import SCOPE as PACKAGE
 from ..registry import class_of, scope_of

@@ -23,6 +23,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from ..registry import class_of
+from .load import detector_config
 
 PLACES = dict(train=('train_ann', 'train_img'), val=('val_ann', 'val_img'))
 LOADERS = dict(train_dataloader='train', val_dataloader='val', test_dataloader='val')
@@ -205,8 +206,6 @@ def set_num_classes(model: ConfigDict, num_classes: int) -> None:
     Raises:
         ValueError: a detector none of whose heads has `num_classes`.
     """
-    from .read import detector_config  # which reads configs of data in this format
-
     if 'architecture' in model:
         set_num_classes(model.architecture, num_classes)
         if model.get('class_map') is not None:

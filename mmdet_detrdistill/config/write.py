@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 from mmengine.config import Config
 
 from ..registry import SCOPE as PACKAGE
-from .read import load_config
+from .load import load_config
 
 SIDES = {'model.architecture.': 'student', 'model.teacher.': 'teacher'}
 DATA_KEYS = dict(

@@ -7,7 +7,7 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from torch import nn
 
-from ..config.read import detector_config
+from ..config.load import detector_config
 from ..registry import scope_of
 from .base import DetectorAdapter
 

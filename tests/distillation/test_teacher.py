@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 
 from mmdet_detrdistill import DETRDistill
 from mmdet_detrdistill.checkpoints.read import CheckpointError
-from mmdet_detrdistill.config.read import detector_config
+from mmdet_detrdistill.config.load import detector_config
 from tests.tiny_detectors import STOCK, tiny, tiny_config
 
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_detrdistill.config.coco_format import resolve_coco_format
-from mmdet_detrdistill.config.read import detector_config
+from mmdet_detrdistill.config.load import detector_config
 
 
 def main() -> None:

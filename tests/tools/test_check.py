@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmdet_detrdistill.config.read import detector_config
+from mmdet_detrdistill.config.load import detector_config
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / 'tests' / 'broken_configs'

@@ -13,7 +13,7 @@ import mmdet_detrdistill
 from mmdet_detrdistill.api import batch_note, write_config
 from mmdet_detrdistill.checkpoints.read import load_checkpoint_file
 from mmdet_detrdistill.config.coco_format import resolve_coco_format
-from mmdet_detrdistill.config.read import detector_config
+from mmdet_detrdistill.config.load import detector_config
 from mmdet_detrdistill.config.write import RECOMMENDED, loss_configs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -3,7 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmdet_detrdistill.config.read import load_config, open_config
+from mmdet_detrdistill.config.load import load_config
+from mmdet_detrdistill.config.read import open_config
 from tests import trainings
 from tests.pure_python import no_text_types, pure_python
 

@@ -14,7 +14,7 @@ from mmdet_detrdistill.check.model import parameters_of
 from mmdet_detrdistill.check.run import parts_of_step
 from mmdet_detrdistill.check.step import count_flops
 from mmdet_detrdistill.checkpoints.export import build_student, student_config
-from mmdet_detrdistill.config.read import load_config
+from mmdet_detrdistill.config.load import load_config
 from mmdet_detrdistill.detectors import build_adapter
 from mmdet_detrdistill.registry import scope_of
 

@@ -32,7 +32,7 @@ def student_model(run: TrainingRun) -> Dict[str, Any]:
     """Config of the detector that a run trains, in a distillation that of the student."""
     if not run.distils:
         return dict(run.settings['model'])
-    from mmdet_detrdistill.config.read import detector_config
+    from mmdet_detrdistill.config.load import detector_config
 
     return dict(detector_config(run.settings['model']['architecture'], 'architecture').to_dict())
 
