@@ -154,12 +154,7 @@ PAIRS = ('logits and assign', 'logits and aligned', 'assign and aligned', 'all a
 WEIGHTS = ('aligned, half', 'aligned, double')
 OPTIONS = ('ended', 'half', 'double', 'released', 'hard negatives', 'object masks', 'adaptive')
 #: converged, and not among those on which the recipe was chosen
-RELEASED = (
-    'shapes-400-deformable',
-    'aquarium-deformable',
-    'shapes-300-dab',
-    'shapes-300-conditional',
-)
+RELEASED = ('shapes-400-deformable', 'aquarium-deformable', 'shapes-300-dab')
 BOXES = ('random boxes', 'object boxes')  # need queries with anchors
 SHAPES_96 = (('--train', 800), ('--val', 400), ('--size', 96), ('--max-objects', 4))
 AQUARIUM = (
