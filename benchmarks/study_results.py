@@ -247,6 +247,20 @@ def options(lines: Lines) -> str:
     return table(head, rows)
 
 
+def recipes(lines: Lines) -> str:
+    """The aligned loss and the authors' form of the three, in every cell planned with both."""
+    names = ('aligned', 'released')
+    rows = []
+    planned = {(cell, row) for cell, row, _ in jobs()}
+    for cell in CELLS:
+        if not {(cell, name) for name in names} <= planned:
+            continue
+        means = [mean_text(map(score, by_seed(lines, cell, name).values())) for name in names]
+        change = gains(lines, cell, 'released', 'aligned')
+        rows.append([f'`{cell}`', *means, mean_text(change.values(), '+'), seeds_text(change, '+')])
+    return table(('cell', *names, 'difference', 'by seed'), rows)
+
+
 def methods(lines: Lines) -> str:
     """Each method's option, what it costs and what it changes."""
     with open(COSTS, encoding='utf-8') as file:
@@ -292,6 +306,7 @@ def blocks(lines: Lines) -> Dict[str, str]:
     """The generated parts of the page by their names."""
     found = {'provenance': provenance(lines), 'gains': summary(lines), 'speed': speed(lines)}
     found['options'] = options(lines)
+    found['recipes'] = recipes(lines)
     for name, cell in CELLS.items():
         parts = [f'{cell.title}.', rows_of(lines, name)]
         if figure(lines, name):

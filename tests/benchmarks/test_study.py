@@ -120,6 +120,17 @@ def test_an_option_is_compared_with_its_base():
     assert all(plan.ROWS[row.base].title for row in plan.ROWS.values() if row.base)
 
 
+def test_two_recipes_side_by_side():
+    found = {}
+    for seed, change in enumerate((0.5, 0.7, -0.3)):
+        found[Job(CELL, 'aligned', seed)] = line('aligned', seed, [[24, 40.0]])
+        found[Job(CELL, 'released', seed)] = line('released', seed, [[24, 40.0 + change]])
+    rows = study_results.recipes(found).splitlines()
+    both = f'| `{CELL}` | 40.0 ± 0.0 | 40.3 ± 0.5 | +0.3 ± 0.5 | +0.5, +0.7, -0.3 |'
+    assert both in rows
+    assert not any('`shapes-dino`' in row for row in rows)  # not planned with both
+
+
 def test_a_mean_that_rounds_to_zero_has_no_minus():
     assert study_results.mean_text([0.2, 0.1, -0.4], '+') == '+0.0 ± 0.3'
 
